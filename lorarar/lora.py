@@ -1,0 +1,697 @@
+"""One adapter in memory: ``{layer: (up, down)}``, read from every dialect, written as diffusers or kohya.
+
+A LoRA file holds, for some linear (or convolution) layers of a model, two thin matrices whose product is
+added to the layer's weight. The dialects differ in how they spell the layer's name and in where they keep
+the scale ``alpha / rank``. Here a layer is always spelled as diffusers spells the module, with its
+component in front (``unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q``), and the scale is
+already in the factors, so that everything after this module may forget both.
+
+Only torch and safetensors are imported: `diffusers` takes seconds to import and its converters are not
+right for every file (one alpha for all layers, DoRA dropped); the tests compare the two where it is right.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import stat
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lorarar import __version__
+
+Pair = tuple[Tensor, Tensor]
+"""``up`` (out, r) and ``down`` (r, in); for a convolution (out, r, 1, 1) and (r, in, kh, kw)."""
+
+
+class LoRAError(ValueError):
+    """A file or an adapter that cannot be used; one line: file, layer, what was expected, what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file an adapter came from; its SHA-256 is computed on a thread while the merge runs."""
+
+    name: str
+    digest: "Future[str]"
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the file (waits until the thread has read it)."""
+        return self.digest.result()
+
+
+class LoRA(dict[str, Pair]):
+    """Layer name → (up, down) with the scale folded in, so that ΔW = up @ down and nothing else.
+
+    ``dialect`` names the spelling of the file it came from, ``alphas`` the file's alpha of each layer that
+    had one (for show: they are in the factors already), ``sources`` the files, ``metadata`` strings that are
+    written with it. Layers are in the order of their names.
+    """
+
+    def __init__(
+        self,
+        pairs: Mapping[str, Pair] | Iterable[tuple[str, Pair]] = (),
+        *,
+        metadata: Mapping[str, str] | None = None,
+        dialect: str = "",
+        alphas: Mapping[str, float] | None = None,
+        sources: Iterable[Source] = (),
+    ) -> None:
+        super().__init__(pairs)
+        self.metadata = dict(metadata or {})
+        self.dialect = dialect
+        self.alphas = dict(alphas or {})
+        self.sources = tuple(sources)
+
+    @property
+    def base(self) -> str:
+        """The base model the names and shapes speak of: ``SDXL``, ``KOALA``, ``SD 1.x``, ``Flux``, …"""
+        return _base(self)
+
+
+def delta_weight(pair: Pair) -> Tensor:
+    """The update ΔW = up @ down: (out, in), or (out, in, kh, kw) for a convolution.
+
+    Half-precision factors are multiplied in float32, since the product of two halves is not one.
+    """
+    up, down = (x if x.dtype == torch.float64 else x.float() for x in pair)
+    return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Names. Every dialect's key is a layer's name and a part: "up", "down" or "alpha" (or a part of LoHa, LoKr).
+
+_COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+_KOHYA_COMPONENT = {
+    "lora_unet_": "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lora_te3_": "text_encoder_3",
+}
+_PART = re.compile(
+    r"(?P<stem>.+?)(?:"
+    r"\.lora_(?P<peft>[AB])(?:\.\w+)?\.weight"  # peft; with the adapter's name in a raw state dict
+    r"|(?:[._]lora|\.lora_linear_layer)\.(?P<diffusers>up|down)\.weight"
+    r"|\.lora_(?P<kohya>up|down)\.weight"
+    r"|(?:[._]lora|\.lora_linear_layer)?\.(?P<alpha>alpha)"
+    r"|\.(?P<lycoris>hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)"
+    r")"
+)
+_PEFT_PARTS = {"A": "down", "B": "up"}
+
+# Module names that hold an underscore themselves: kohya writes "_" for "." too, and these undo it.
+_COMPOUND = (
+    "single_transformer_blocks|transformer_blocks|down_blocks|up_blocks|mid_block|to_q|to_k|to_v|to_out|"
+    "to_add_out|add_q_proj|add_k_proj|add_v_proj|proj_in|proj_out|proj_mlp|ff_context|conv_in|conv_out|"
+    "conv_shortcut|time_emb_proj|time_embedding|add_embedding|linear_1|linear_2|norm1_context|norm_out|"
+    "context_embedder|x_embedder|time_text_embed|timestep_embedder|text_embedder|guidance_embedder|"
+    "text_model|self_attn|q_proj|k_proj|v_proj|out_proj|text_projection"
+)
+_WORD = re.compile(rf"(?:{_COMPOUND})(?=_|$)|[^_]+")
+
+# The original (sgm, "LDM") names of a UNet with two residual layers per block, as SD and SDXL have.
+_SGM_RESNET = {
+    "in_layers_2": "conv1",
+    "out_layers_3": "conv2",
+    "emb_layers_1": "time_emb_proj",
+    "skip_connection": "conv_shortcut",
+}
+_SGM_OUTSIDE = {
+    "input_blocks_0_0": "conv_in",
+    "out_2": "conv_out",
+    "time_embed_0": "time_embedding.linear_1",
+    "time_embed_2": "time_embedding.linear_2",
+    "label_emb_0_0": "add_embedding.linear_1",
+    "label_emb_0_2": "add_embedding.linear_2",
+}
+_SGM = re.compile(r"(input|output)_blocks_(\d{1,2})_([012])_(.+)|(middle)_block_([012])_(.+)")
+
+
+def _words(name: str) -> str:
+    """``down_blocks_1_attentions_0`` → ``down_blocks.1.attentions.0``."""
+    return ".".join(_WORD.findall(name))
+
+
+def _from_sgm(name: str) -> str | None:
+    """The diffusers name of a UNet layer spelled the sgm way with underscores; None if it is not one."""
+    if name in _SGM_OUTSIDE:
+        return _SGM_OUTSIDE[name]
+    if not (match := _SGM.fullmatch(name)):
+        return None
+    side, index, place, rest, middle, middle_index, middle_rest = match.groups()
+    if middle:
+        place = "1" if middle_index == "1" else "0"
+        block, rest, inner = "mid_block", middle_rest, int(middle_index) // 2
+    else:
+        number = int(index) - (side == "input")
+        block, inner = f"{'down' if side == 'input' else 'up'}_blocks.{number // 3}", number % 3
+        if side == "input" and rest == "op":
+            return f"{block}.downsamplers.0.conv"
+        if side == "output" and rest == "conv" and place != "0":
+            return f"{block}.upsamplers.0.conv"
+    if place == "0":
+        return f"{block}.resnets.{inner}.{_SGM_RESNET[rest]}" if rest in _SGM_RESNET else None
+    return f"{block}.attentions.{inner}.{_words(rest)}" if place == "1" else None
+
+
+def _to_sgm(name: str) -> str | None:
+    """The inverse of `_from_sgm`, for SDXL."""
+    for sgm, diffusers in _SGM_OUTSIDE.items():
+        if name == diffusers:
+            return sgm
+    if not (match := re.fullmatch(r"(?:(down|up)_blocks\.(\d)|(mid_block))\.(\w+)\.(\d)\.(.+)", name)):
+        return None
+    side, block, mid, kind, index, rest = match.groups()
+    resnet = {v: k for k, v in _SGM_RESNET.items()}.get(rest)
+    first = 3 * int(block or 0) + (side == "down")
+    if kind == "downsamplers" and rest == "conv" and side == "down":
+        return f"input_blocks_{first + 2}_0_op"
+    if kind == "upsamplers" and rest == "conv" and side == "up":
+        return f"output_blocks_{first + 2}_2_conv"
+    if kind == "attentions":
+        place, rest = "1", rest.replace(".", "_")
+    elif kind == "resnets" and resnet:
+        place, rest = "0", resnet
+    else:
+        return None
+    if mid:
+        return f"middle_block_{'1' if place == '1' else 2 * int(index)}_{rest}"
+    return f"{'in' if side == 'down' else 'out'}put_blocks_{first + int(index)}_{place}_{rest}"
+
+
+def _layer_of(stem: str) -> tuple[str, str] | None:
+    """(layer, dialect) of a key without its last part, or None when no known dialect spells it so."""
+    for prefix, component in _KOHYA_COMPONENT.items():
+        if stem.startswith(prefix):
+            name = stem.removeprefix(prefix)
+            if component != "unet":
+                return f"{component}.{_words(name)}", "kohya"
+            if sgm := _from_sgm(name):
+                return f"unet.{sgm}", "kohya (sgm block names)"
+            if re.match(r"(down_blocks|up_blocks|mid_block|conv_in|conv_out|time_|add_embedding)", name):
+                return f"unet.{_words(name)}", "kohya (diffusers block names)"
+            if re.match(r"(double_blocks|single_blocks|joint_blocks)_\d", name):
+                # Flux and SD3 as their authors name them: no diffusers name without splitting fused layers.
+                return f"unet.{name}", "kohya (original block names)"
+            return None
+    dialect = "peft" if stem.startswith("base_model.model.") else "diffusers"
+    name = stem.removeprefix("base_model.model.").replace(".processor.", ".")
+    for component in _COMPONENTS:
+        while name.startswith(f"{component}.{component}."):  # old trainers wrote "unet.unet."
+            name, dialect = name.removeprefix(f"{component}."), "diffusers (doubled prefix)"
+    if name.split(".")[0] not in _COMPONENTS:
+        if re.match(r"(down_blocks|up_blocks)\.\d|mid_block\.|(conv_in|conv_out)$", name):
+            name = f"unet.{name}"
+        elif re.match(r"(single_)?transformer_blocks\.\d", name):
+            name = f"transformer.{name}"
+        elif re.match(r"text_model\.", name):
+            name = f"text_encoder.{name}"
+        else:
+            return None
+    if name.startswith("text_encoder"):
+        name = re.sub(r"\.self_attn\.to_([qkv])$", r".self_attn.\1_proj", name)
+        name = re.sub(r"\.self_attn\.to_out$", ".self_attn.out_proj", name)
+        # transformers 5 dropped a level that all older files have.
+        name = re.sub(r"^(text_encoder(?:_2)?)\.encoder\.", r"\1.text_model.encoder.", name)
+    else:
+        name = re.sub(r"\.to_out$", ".to_out.0", name)
+    return (name, dialect) if "." in name else None
+
+
+def _kohya_name(layer: str, base: str) -> str | None:
+    """The kohya spelling: sgm block names for SDXL, the module's own for every other base."""
+    component, name = layer.split(".", 1)
+    if component == "unet":
+        spelled = _to_sgm(name) if base.startswith("SDXL") else name.replace(".", "_")
+        return spelled and f"lora_unet_{spelled}"
+    if component in ("text_encoder", "text_encoder_2"):
+        number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if base.startswith("SDXL") else ""
+        return f"lora_te{number}_{name.replace('.', '_')}"
+    return None
+
+
+def _base(lora: Mapping[str, Pair]) -> str:
+    names = list(lora)
+    if any("single_transformer_blocks." in n or re.search(r"\.(double|single)_blocks_", n) for n in names):
+        return "Flux"
+    if any(".joint_blocks_" in n or re.search(r"^transformer\.transformer_blocks\.\d", n) for n in names):
+        return "SD3"
+    if any(n.startswith("transformer.") for n in names):
+        return "transformer"
+    unet = [n for n in names if n.startswith("unet.")]
+    widths = {lora[n][1].shape[1] for n in unet if re.search(r"attn2\.to_[kv]$", n)}
+    if widths == {768}:
+        return "SD 1.x"
+    if widths == {1024}:
+        return "SD 2.x"
+    if widths and widths != {2048}:
+        return f"UNet (text width {', '.join(map(str, sorted(widths)))})"
+    if widths == {2048}:
+        # KOALA is SDXL with one residual layer per block instead of two.
+        down = {n.split(".")[4] for n in unet if re.match(r"unet\.down_blocks\.\d\.attentions\.", n)}
+        up = {n.split(".")[4] for n in unet if re.match(r"unet\.up_blocks\.\d\.attentions\.", n)}
+        return "KOALA" if down == {"0"} and up and "2" not in up else "SDXL"
+    if any(n.startswith("text_encoder_2.") for n in names):
+        return "SDXL"
+    return "UNet" if unet else "text encoder"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Reading
+
+_FLOATS = {"F16", "BF16", "F32", "F64"}
+_HASHING = ThreadPoolExecutor(2, thread_name_prefix="sha256")
+
+
+def _show(text: str) -> str:
+    """A key or name on one line, short."""
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= 140 else f"{text[:100]}…{text[-36:]}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _regular(path: Path) -> bytes:
+    """The first 16 bytes of a file that is one and may be read."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise LoRAError(f"{path}: is a folder, expected a .safetensors file; name the file inside it")
+        if not stat.S_ISREG(mode):  # a pipe would wait for ever
+            raise LoRAError(f"{path}: is not a regular file, expected a .safetensors file")
+        with path.open("rb") as file:
+            return file.read(16)
+    except FileNotFoundError:
+        raise LoRAError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise LoRAError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise LoRAError(f"{_show(str(path))}: not a valid path") from None
+
+
+def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The file's tensors, mapped and not copied, and its metadata; refuses what is not safetensors."""
+    head = _regular(path)
+    if head[8:9] != b"{":
+        if not head:
+            raise LoRAError(f"{path}: is empty, expected a .safetensors file; download or export it again")
+        if head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
+            raise LoRAError(
+                f"{path}: is a pickle, whatever its name ends in; it was not opened, since unpickling can "
+                "run code; convert it to safetensors with the tool that made it"
+            )
+        raise LoRAError(f"{path}: is not a safetensors file; export the LoRA as .safetensors")
+    try:
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 (a safetensors file is not a dict)
+                kind = file.get_slice(key).get_dtype()
+                if kind not in _FLOATS and not key.endswith(".alpha"):
+                    raise LoRAError(
+                        f"{path}: {_show(key)} holds {kind} numbers, expected F16, BF16, F32 or F64; "
+                        "export the LoRA unquantised"
+                    )
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except LoRAError:
+        raise
+    except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError, OSError) as error:
+        reason = _show(str(error).removeprefix("Error while deserializing header: "))
+        raise LoRAError(f"{path}: damaged safetensors file ({reason}); download or export it again") from None
+
+
+def _finite(x: Tensor) -> bool:
+    # NaN and infinity survive a sum; only a sum that is not finite needs the element-wise (slower) look.
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
+
+
+def _scaled(factor: Tensor, scale: float) -> Tensor:
+    """factor · scale without rounding where that can be: in its own dtype if exact, else in float32."""
+    if scale == 1:
+        return factor
+    product = factor * scale
+    if factor.dtype in (torch.float16, torch.bfloat16):
+        power_of_two = math.frexp(scale)[0] in (0.5, -0.5)
+        # Even a power of two rounds where halves run out of exponent, so check by going back.
+        if not (power_of_two and torch.equal(product / scale, factor) and _finite(product)):
+            product = factor.float() * scale
+    return product
+
+
+def _scales_of_config(config: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401
+    """A function layer name, rank → (alpha, scale) from a peft config (also as diffusers stores it)."""
+    if config.get("use_dora"):
+        raise LoRAError(f"{where}: is a DoRA, which is not a sum of LoRAs; retrain or export it as LoRA")
+    default, patterns = config.get("lora_alpha"), config.get("alpha_pattern") or {}
+    root = math.sqrt if config.get("use_rslora") else float
+    if not isinstance(patterns, dict) or not all(
+        isinstance(a, int | float) for a in (*patterns.values(), *([] if default is None else [default]))
+    ):
+        raise LoRAError(f"{where}: its LoRA config has a damaged lora_alpha or alpha_pattern; re-export it")
+    if any(not re.fullmatch(r"\^?[\w.\\]+\$?", p) for p in patterns):
+        # peft reads them as regular expressions; a stranger's are not worth running.
+        raise LoRAError(f"{where}: its LoRA config has alpha_pattern as expressions, expected layer names")
+    suffixes = {p.strip("^$").replace("\\", ""): float(a) for p, a in patterns.items()}
+
+    def alpha_and_scale(name: str, rank: int) -> tuple[float, float]:
+        alpha = float(rank if default is None else default)
+        for suffix, value in suffixes.items():
+            if name == suffix or name.endswith(f".{suffix}"):
+                alpha = value
+                break
+        return alpha, alpha / root(rank)
+
+    return alpha_and_scale
+
+
+def _configs(path: Path, metadata: Mapping[str, str], peft: bool) -> dict[str, Any]:
+    """Component → its peft config: from diffusers' metadata or the adapter_config.json beside a peft file."""
+    beside = path.parent / "adapter_config.json"
+    try:
+        if "lora_adapter_metadata" in metadata:
+            flat = json.loads(metadata["lora_adapter_metadata"])
+            configs: dict[str, dict[str, Any]] = {}
+            for key, value in flat.items():
+                component, _, name = key.rpartition(".")
+                configs.setdefault(component, {})[name] = value
+        elif peft and beside.is_file() and beside.stat().st_size < 1 << 20:
+            configs = {"": json.loads(beside.read_text("utf-8"))}
+        else:
+            return {}
+        return {component: _scales_of_config(config, str(path)) for component, config in configs.items()}
+    except (ValueError, AttributeError, RecursionError, OSError) as error:
+        if isinstance(error, LoRAError):
+            raise
+        raise LoRAError(f"{path}: its LoRA config (alpha and rank) is damaged; export it again") from None
+
+
+def _alpha(path: Path, key: str, value: Tensor) -> float:
+    alpha = float(value) if value.numel() == 1 else math.nan
+    if not math.isfinite(alpha) or alpha == 0:
+        raise LoRAError(f"{path}: {_show(key)} is not one number other than 0; set it to the layer's rank")
+    return alpha
+
+
+def _check_pair(path: Path, layer: str, up: Tensor, down: Tensor) -> None:
+    def fail(what: str) -> NoReturn:
+        raise LoRAError(f"{path}: layer {_show(layer)}: {what}; export or download the file again")
+
+    shapes = f"up {tuple(up.shape)} and down {tuple(down.shape)}"
+    if up.ndim != down.ndim or up.ndim not in (2, 4) or tuple(up.shape[2:]) not in ((), (1, 1)):
+        fail(f"shapes {shapes}, expected (out, r) and (r, in), or (out, r, 1, 1) and (r, in, kh, kw)")
+    if up.shape[1] != down.shape[0]:
+        fail(f"ranks differ: {shapes}, expected the same r")
+    if 0 in up.shape or 0 in down.shape:
+        fail(f"nothing in it: {shapes}")
+    for part, x in (("up", up), ("down", down)):
+        if not _finite(x):
+            fail(f"NaN or infinity in {part}, expected finite numbers")
+
+
+def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
+    """Read a LoRA file of any dialect; alpha is folded in exactly, layer by layer.
+
+    Tensors keep the file's dtype and are mapped, not copied, except where alpha ≠ rank: there ``up`` is
+    multiplied by alpha / rank, in its own dtype where that is exact and in float32 otherwise. Where the file
+    says nothing of alpha, alpha = rank, as everywhere.
+
+    With ``convert``, LoHa and LoKr become LoRA exactly (a product of ranks, see `_lycoris`).
+
+    Raises:
+        LoRAError: the file is not a whole, plain LoRA. Pickles are never opened.
+    """
+    path = Path(path)
+    tensors, metadata = _open(path)
+    source = Source(path.name, _HASHING.submit(_sha256, path))
+    layers: dict[str, dict[str, tuple[str, Tensor]]] = {}
+    dialects: Counter[str] = Counter()
+    for key, x in tensors.items():
+        if re.search(r"dora_scale|lora_magnitude_vector", key):
+            raise LoRAError(
+                f"{path}: {_show(key)}: this is a DoRA, which no sum of LoRAs equals; "
+                "retrain it as LoRA, or merge it into its base model"
+            )
+        match = _PART.fullmatch(key)
+        named = _layer_of(match["stem"]) if match else None
+        if not match or not named:
+            raise LoRAError(
+                f"{path}: {_show(key)} is not a key of a LoRA in a known dialect (diffusers, peft, kohya); "
+                "remove it or export the LoRA again"
+            )
+        layer, dialect = named
+        part = match["alpha"] or match["kohya"] or match["diffusers"] or match["lycoris"]
+        part = part or _PEFT_PARTS[match["peft"]]
+        if match["peft"] and dialect == "diffusers":
+            dialect = "diffusers (lora_A, lora_B)"
+        elif dialect == "diffusers" and ".processor." in key:
+            dialect = "diffusers (attention processors)"
+        if match["lycoris"]:
+            dialect = "LoHa" if "hada" in part else "LoKr"
+            if not convert:
+                raise LoRAError(
+                    f"{path}: {_show(key)}: this is a {dialect}, not a LoRA; "
+                    "convert=True (--convert) turns it into one"
+                )
+        parts = layers.setdefault(layer, {})
+        if part in parts:
+            raise LoRAError(
+                f"{path}: layer {_show(layer)}: both {_show(parts[part][0])} and {_show(key)} "
+                f"name its {part}; remove one"
+            )
+        parts[part] = key, x
+        if part != "alpha":
+            dialects[dialect] += 1
+    if not layers:
+        raise LoRAError(f"{path}: holds no LoRA layer; is it the right file?")
+
+    configs = _configs(path, metadata, peft="peft" in dialects)
+    lora = LoRA(dialect=", ".join(sorted(dialects)), metadata=metadata, sources=[source])
+    for layer in sorted(layers):
+        parts = layers[layer]
+        alpha = _alpha(path, *parts["alpha"]) if "alpha" in parts else None
+        if any(part.startswith(("hada", "lokr")) for part in parts):
+            pair = _lycoris(path, layer, {part: x for part, (_, x) in parts.items()}, alpha)
+            _check_pair(path, layer, *pair)
+            lora[layer] = pair
+        else:
+            for part, other in (("up", "down"), ("down", "up")):
+                if part not in parts:
+                    key = parts.get(other, next(iter(parts.values())))[0]
+                    raise LoRAError(
+                        f"{path}: layer {_show(layer)}: has {_show(key)} but no {part} matrix, "
+                        "expected both; export or download the file again"
+                    )
+            up, down = parts["up"][1], parts["down"][1]
+            _check_pair(path, layer, up, down)
+            rank, scale = down.shape[0], 1.0
+            component, name = layer.split(".", 1)
+            if config := configs.get(component) or configs.get(""):
+                if alpha is not None:
+                    raise LoRAError(
+                        f"{path}: layer {_show(layer)}: alpha stands in the tensors and in the config; "
+                        "remove one"
+                    )
+                alpha, scale = config(name, rank)
+            elif alpha is not None:
+                scale = alpha / rank
+            lora[layer] = _scaled(up, scale), down
+            if scale != 1 and not _finite(lora[layer][0]):
+                raise LoRAError(f"{path}: layer {_show(layer)}: overflows with alpha {alpha:g}; check alpha")
+        if alpha is not None:
+            lora.alphas[layer] = alpha
+    return lora
+
+
+def _lycoris(path: Path, layer: str, parts: Mapping[str, Tensor], alpha: float | None) -> Pair:
+    """The LoRA that equals a LoHa or a LoKr (LyCORIS, arXiv 2309.14859), in float32, without an SVD.
+
+    LoHa, (A₁B₁) ∘ (A₂B₂) with ranks r: the row-wise Kronecker products of A₁, A₂ and of B₁, B₂, rank r².
+    LoKr, (A₁B₁) ⊗ (A₂B₂): (A₁ ⊗ A₂)(B₁ ⊗ B₂), the ranks' product. A side that is stored whole, W, counts as
+    W·I. Where this rank is more than the layer's own, ΔW·I or I·ΔW is smaller and is returned.
+    """
+    known = {f"hada_w{i}_{s}" for i in (1, 2) for s in "ab"}
+    known |= {f"lokr_w{i}{s}" for i in (1, 2) for s in ("", "_a", "_b")} | {"alpha"}
+    x = {part: t.float() for part, t in parts.items() if part != "alpha"}
+    bad = [part for part, t in x.items() if t.ndim != 2 or 0 in t.shape or not _finite(t)]
+    if bad or not set(parts) <= known or len({part[:4] for part in x}) != 1:
+        what = bad[0] if bad else ", ".join(sorted(parts))
+        raise LoRAError(
+            f"{path}: layer {_show(layer)}: {what}: expected a plain LoHa or LoKr of a linear layer "
+            "(finite matrices); export it as LoRA with the tool that made it"
+        )
+    try:
+        if "hada_w1_a" in x:
+            a1, b1, a2, b2 = (x[f"hada_w{i}_{s}"] for i in (1, 2) for s in "ab")
+            rank = b1.shape[0]
+            up = torch.einsum("oi,oj->oij", a1, a2).flatten(1)
+            down = torch.einsum("im,jm->ijm", b1, b2).flatten(0, 1)
+            if a1.shape[1] != b1.shape[0] or a2.shape[1] != b2.shape[0]:
+                raise RuntimeError("ranks differ")
+        else:
+            sides = []
+            rank = None
+            for i in (1, 2):
+                whole = x.get(f"lokr_w{i}")
+                if (whole is None) == (f"lokr_w{i}_a" not in x and f"lokr_w{i}_b" not in x):
+                    raise KeyError(f"lokr_w{i}")
+                if whole is None:
+                    sides.append((x[f"lokr_w{i}_a"], x[f"lokr_w{i}_b"]))
+                    rank = sides[-1][1].shape[0]
+                    if sides[-1][0].shape[1] != rank:
+                        raise RuntimeError("ranks differ")
+                elif whole.shape[0] < whole.shape[1]:
+                    sides.append((torch.eye(whole.shape[0]), whole))
+                else:
+                    sides.append((whole, torch.eye(whole.shape[1])))
+            up = torch.kron(sides[0][0], sides[1][0])
+            down = torch.kron(sides[0][1], sides[1][1])
+    except (KeyError, RuntimeError):
+        shapes = ", ".join(f"{part} {tuple(t.shape)}" for part, t in sorted(x.items()))
+        raise LoRAError(f"{path}: layer {_show(layer)}: parts missing or not matching: {shapes}") from None
+    if rank is not None and alpha is not None:  # two whole sides carry no scale
+        up = up * (alpha / rank)
+    if up.shape[1] > min(up.shape[0], down.shape[1]):
+        whole = up @ down
+        if whole.shape[0] < whole.shape[1]:
+            return torch.eye(whole.shape[0]), whole
+        return whole, torch.eye(whole.shape[1])
+    return up, down
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Writing
+
+_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+FORMATS = ("diffusers", "kohya")
+
+
+def _keys(lora: LoRA, format: str, path: Path) -> dict[str, Tensor]:
+    """Key → tensor in the dialect to be written."""
+    tensors: dict[str, Tensor] = {}
+    base = lora.base
+    for layer, (up, down) in lora.items():
+        if format == "kohya":
+            name = _kohya_name(layer, base)
+            if not name:
+                raise LoRAError(
+                    f"{path}: layer {_show(layer)} has no kohya name for {base}; write format diffusers"
+                )
+            tensors[f"{name}.alpha"] = torch.tensor(float(down.shape[0]))
+            tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = down, up
+        elif re.match(r"unet\.(double|single|joint)_blocks_", layer):
+            raise LoRAError(f"{path}: layer {_show(layer)} has no diffusers name; write format kohya")
+        elif layer.startswith("text_encoder"):
+            # diffusers' text encoder loader knows every layer in this spelling, not in the other.
+            kind = "lora" if layer.endswith("text_projection") else "lora_linear_layer"
+            tensors[f"{layer}.{kind}.down.weight"], tensors[f"{layer}.{kind}.up.weight"] = down, up
+        else:
+            tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"] = down, up
+    return tensors
+
+
+def _write(
+    tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], metadata: Mapping[str, str], path: Path
+) -> None:
+    """Stream tensors into a safetensors file that appears whole or not at all.
+
+    `safetensors.torch.save_file` took four times as long, and writes in place.
+    """
+    order = sorted(tensors, key=lambda key: (-dtypes[key].itemsize, key))
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    at = 0
+    for key in order:
+        size = tensors[key].numel() * dtypes[key].itemsize
+        header[key] = {
+            "dtype": _NAMES[dtypes[key]],
+            "shape": list(tensors[key].shape),
+            "data_offsets": [at, at + size],
+        }
+        at += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
+    try:
+        with aside.open("xb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for key in order:
+                x = tensors[key].detach().to("cpu", dtypes[key]).contiguous()
+                if not _finite(x):
+                    raise LoRAError(
+                        f"{path}: {_show(key)} is not finite in {_NAMES[dtypes[key]]}; "
+                        "write it as bfloat16 or float32"
+                    )
+                file.write(x.reshape(-1).view(torch.uint8).numpy())
+        os.replace(aside, path)
+    except OSError as error:
+        raise LoRAError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def save_lora(
+    lora: LoRA,
+    path: str | os.PathLike[str],
+    *,
+    format: str = "diffusers",
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a LoRA as safetensors; the file appears whole or not at all.
+
+    ``format`` is ``diffusers`` (``pipe.load_lora_weights`` reads it) or ``kohya`` (ComfyUI, A1111: sgm block
+    names for SDXL, alpha = rank). ``dtype`` casts every factor; without it each keeps its own. The file's
+    metadata is the LoRA's with ``metadata`` over it, the version, and name and SHA-256 of its sources.
+
+    Raises:
+        LoRAError: a name or number that the format cannot hold, or a place that cannot be written.
+    """
+    path = Path(path)
+    if format not in FORMATS:
+        raise LoRAError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
+    if not lora:
+        raise LoRAError(f"{path}: nothing to write: the LoRA has no layer")
+    for layer, (up, down) in lora.items():
+        _check_shapes_for_writing(path, layer, up, down, dtype)
+    if path.is_symlink():
+        path = path.resolve()
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise LoRAError(f"{path}: is not a regular file; name a file to write")
+    if not path.parent.is_dir():
+        raise LoRAError(f"{path}: its folder does not exist; make it first")
+    tensors = _keys(lora, format, path)
+    dtypes = {k: x.dtype if dtype is None or k.endswith(".alpha") else dtype for k, x in tensors.items()}
+    # An alpha of the source's config must not be applied to factors that hold it already.
+    kept = {k: v for k, v in lora.metadata.items() if k != "lora_adapter_metadata"}
+    provenance = {"format": "pt", "lorarar_version": __version__}
+    if lora.sources:
+        sources = [{"file": source.name, "sha256": source.sha256} for source in lora.sources]
+        provenance["lorarar_sources"] = json.dumps(sources)
+    _write(tensors, dtypes, {**kept, **(metadata or {}), **provenance}, path)
+
+
+def _check_shapes_for_writing(
+    path: Path, layer: str, up: Tensor, down: Tensor, dtype: torch.dtype | None
+) -> None:
+    for x in (up, down):
+        if (dtype or x.dtype) not in _NAMES or not x.is_floating_point():
+            raise LoRAError(
+                f"{path}: layer {_show(layer)}: dtype {dtype or x.dtype}, "
+                "expected float16, bfloat16, float32 or float64"
+            )
+    if up.ndim != down.ndim or up.shape[1] != down.shape[0]:
+        raise LoRAError(
+            f"{path}: layer {_show(layer)}: up {tuple(up.shape)} and down {tuple(down.shape)} do not multiply"
+        )
