@@ -178,3 +178,13 @@ def reduce(image: np.ndarray) -> np.ndarray:
     f = CANVAS // SIZE
     small = np.clip(image, 0, 1).reshape(SIZE, f, SIZE, f, 3).mean((1, 3))
     return (small * 255 + 0.5).astype(np.uint8)
+
+
+def smooth(points: list[tuple[float, float]] | np.ndarray, n: int = 5) -> np.ndarray:
+    """Polygon (k * n, 2) of the closed Catmull-Rom curve through `points` (k, 2); doubled points are corners."""
+    p1 = np.asarray(points, float)
+    p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
+    t = (np.arange(n) / n)[None, :, None]
+    p0, p1, p2, p3 = (p[:, None] for p in (p0, p1, p2, p3))
+    curve = p1 + 0.5 * t * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0)))
+    return curve.reshape(-1, 2)
