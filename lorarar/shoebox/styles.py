@@ -272,8 +272,8 @@ def _photo(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     kind = style.treatment
     back = _stage(scene, (0, 1, 4, 0, 1, 0)[kind], tone, floor, k[0], 0.45)
     if kind == 3:  # lights out of focus
-        blobs = _smooth(_noise(rng, 6), 0.5, 0.9) * 0.16 * _smooth(_Y, 100, 70)
-        back = back * 0.9 + blobs[..., None]
+        blobs = _smooth(_drops(rng, 16, 5, 12), 0.0, 2.5) * 0.18 * _smooth(_Y, 104, 84)
+        back = back * 0.88 + blobs[..., None]
     elif kind == 4:  # boards underfoot
         boards = np.sin((_X - CANVAS / 2) / (12 + np.maximum(_Y - 70, 0) * 0.35) * 3.0)
         back = back * (1 - 0.22 * _smooth(np.abs(boards), 0.25, 0.1) * _smooth(_Y, 98, 102))[..., None]
@@ -313,7 +313,17 @@ def _rendering(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     return _over(back, front, scene.mask)
 
 
-_CONE = ((0.0, 0.9), (-0.6, 0.5), (0.7, -0.3))
+def _drops(rng: np.random.Generator, count: int, small: float, large: float) -> Array:
+    """Round spots: for each pixel how many pixels inside the nearest of `count` discs it lies (negative outside)."""
+    field = np.full((CANVAS, CANVAS), -9.0, np.float32)
+    places, radii = rng.uniform(4, CANVAS - 4, (count, 2)), small + (large - small) * rng.random(count) ** 2
+    for (x, y), radius in zip(places, radii, strict=True):
+        reach = int(radius) + 3
+        rows = slice(max(int(y) - reach, 0), int(y) + reach)
+        columns = slice(max(int(x) - reach, 0), int(x) + reach)
+        inside = radius - np.hypot(_X[rows, columns] - x, _Y[rows, columns] - y)
+        np.maximum(field[rows, columns], inside, out=field[rows, columns])
+    return field
 
 
 def _watercolour(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
@@ -348,12 +358,12 @@ def _watercolour(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     if kind == 0:
         image = wash(image, rimmed(0.44 + 0.035 * drift - away, 0.0, 0.05) * 0.5 * outside, first)
     elif kind == 1:
-        image = wash(image, np.clip(0.62 + 0.16 * drift, 0.2, 0.95) * outside, first)
-        image = wash(image, _smooth(cloud, 0.2, 1.4) * 0.5 * outside, second)
+        image = wash(image, np.clip(0.50 + 0.16 * drift, 0.15, 0.8) * outside, first)
+        image = wash(image, rimmed(drift, 0.35, 0.4) * 0.45 * outside, second)
     elif kind == 2:
-        image = wash(image, rimmed(_noise(rng, 3), 1.25, 0.3) * outside * 0.75, first)
-        image = wash(image, rimmed(_noise(rng, 3), 1.6, 0.3) * outside * 0.75, second)
-        image = wash(image, rimmed(0.27 + 0.06 * drift - away, 0.0, 0.06) * 0.3 * outside, first)
+        image = wash(image, rimmed(0.34 + 0.07 * drift - away, 0.0, 0.05) * 0.4 * outside, first)
+        image = wash(image, rimmed(_drops(rng, 16, 1.5, 5), 0.0, 0.8) * 0.85 * outside, first)
+        image = wash(image, rimmed(_drops(rng, 14, 1.5, 4), 0.0, 0.8) * 0.85 * outside, second)
     elif kind == 3:
         image = wash(image, rimmed(0.55 + 0.3 * drift - np.abs(_Y - 92) / 40, 0.0, 0.15) * 0.45 * outside, first)
     elif kind == 4:
@@ -364,7 +374,7 @@ def _watercolour(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         image = wash(image, rimmed(_Y + 3 * drift - 92, 0.0, 5) * 0.75 * outside, second)
     else:
         image = wash(image, np.clip(0.30 + 0.10 * _noise(rng, 1.5) + 0.18 * drift, 0, 1) * outside, first)
-    density = (0.74 + 0.16 * k[3]) * (1 + (0.10 + 0.06 * k[1]) * cloud)
+    density = (0.70 + 0.15 * k[3]) * (1 + (0.10 + 0.06 * k[1]) * cloud)
     if kind == 6:
         density *= 1 + 0.07 * _noise(rng, 1.5)
     if kind == 4:
@@ -394,14 +404,14 @@ def _dabs(kind: int) -> tuple[Array, Array, Array]:
     5: round dots; 6: fine scattered; 7: palette knife.
     """
     length, width, angle, spread = (
-        (5, 2.0, -0.8, 0.35),
-        (11, 3.6, -0.8, 0.3),
+        (5, 2.0, -0.8, 0.3),
+        (12, 4.0, -0.8, 0.25),
         (6, 1.9, None, 0.1),
-        (13, 2.9, None, 0.08),
-        (15, 3.0, 1.57, 0.12),
-        (3.2, 3.2, 0.0, 3.0),
-        (4.5, 2.2, 0.4, 1.2),
-        (13, 7.5, 0.5, 0.6),
+        (14, 3.4, None, 0.08),
+        (16, 3.4, 1.57, 0.1),
+        (3.0, 3.0, 0.0, 3.0),
+        (4.0, 2.0, 0.4, 0.9),
+        (15, 8.5, 0.5, 0.5),
     )[kind]
     rng = np.random.default_rng(100 + kind)
     flow = _fields(12)[0] * 1.5 + _fields(6)[1] * 0.3
@@ -439,7 +449,7 @@ def _oil(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         back = (tone * 0.22 + np.array([0.05, 0.035, 0.02], np.float32)) + glow[..., None] * (tone * 0.38)
     else:
         vary = _smooth(_noise(rng, 6), -1.3, 1.3)
-        other = _mix(second, tone, 0.35)
+        other = _against(_mix(second, tone, 0.45), scene)
         if kind != 1:
             vary *= 0.75
         back = _mix(tone, other, vary[..., None]) * (1.06 - 0.22 * _Y / CANVAS)[..., None]
@@ -450,12 +460,20 @@ def _oil(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     front = _albedo(scene) * lit[..., None] + (0.25 * relief.shine**18)[..., None]
     front = front * (1 - 0.35 * _line(_edges(scene.group), 2.0))[..., None]
     stroked = front[at] * (1 + 0.10 * (0.4 + k[4]) * _noise(rng, 3)[at])[..., None]
-    front = np.where(scene.mask[at][..., None], _mix(stroked, front, 0.30), front)
-    mask = np.where(scene.mask[at] == scene.mask, scene.mask, (_shrink(scene.mask, 3) > 1) | scene.mask[at])
+    # strokes that start beside the subject leave it alone; those that start in it may run over its border
+    blend = np.where(scene.mask, np.where(scene.mask[at], 0.5, 1.0), 0.0)
+    front = _mix(stroked, front, blend[..., None])
+    mask = scene.mask | (scene.mask[at] & (_shrink(~scene.mask, 3) < 3))
     ridge = np.where(mask, across * 0.75, far_across)
     image = _over(back, front, mask)
-    image = image * (1 - 0.13 * ridge * (0.6 + 0.6 * k[2]) + 0.05 * np.cos(ridge * 7) * k[2])[..., None]
+    image = image * (1 - 0.11 * ridge * (0.6 + 0.6 * k[2]) + 0.04 * np.cos(ridge * 7) * k[2])[..., None]
     return _mix(np.float32(0.46), image, 1.05 + 0.2 * k[3])
+
+
+def _legible(ink: Array, mask: Array, albedo: Array) -> Array:
+    """The colour of lines: `ink`, but lighter than the part itself inside dark parts, where ink would vanish."""
+    dark = _smooth(albedo @ _LUMA, 0.30, 0.14) * (_shrink(mask, 3) > 2)
+    return _mix(ink, albedo + 0.30, dark[..., None])
 
 
 def _flat(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
@@ -506,7 +524,8 @@ def _flat(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     outline = _INK if k[4] < 0.6 else _rgb(style.hues[1]) * 0.42
     if k[4] > 0.85:
         outline = np.ones(3, np.float32)
-    return _over(image, outline, _line(_edges(scene.group), 2.2 + 2.2 * k[1]))
+    outline = _legible(outline, scene.mask, scene.palette[scene.slot])
+    return _over(image, outline, _line(_edges(scene.group), 1.9 + 1.7 * k[1]))
 
 
 def _marker(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
@@ -529,13 +548,13 @@ def _marker(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         dots = np.hypot(u % 1 - 0.5, w % 1 - 0.5)
         cover = _smooth(dots, 0.50, 0.36) * np.where(light < 0.42, 1.0, 0.85)
         image = _over(image, spot * 0.8, cover * (mask & (light < 0.75)))
-        tone = np.where(mask & (light < 0.2), 0.85, 0)
+        tone = np.where(mask & (light < 0.2), 0.45, 0)
     elif kind == 1:
         main = mask & ((slot == MAIN) | (slot == GOLD) | (slot == FLAME))
         image = _over(image, spot, main)
-        tone = np.where(mask & (light < 0.25) & ~main, 0.85, np.where(mask & (slot == SECOND), 0.22, 0))
+        tone = np.where(mask & (light < 0.25) & ~main, 0.5, np.where(mask & (slot == SECOND), 0.22, 0))
     elif kind == 2:
-        tone = np.where(mask, np.clip(0.92 - light * 0.95, 0.0, 0.85), 0)
+        tone = np.where(mask, np.clip(0.68 - light * 0.72, 0.0, 0.6), 0)
         image = image * (1 - 0.10 * _smooth(_Y, scene.ground - 9, scene.ground - 7))[..., None]
     elif kind == 3:
         hatch = _smooth(np.sin((_X * 0.8 + _Y) * (2 * np.pi / step)), 0.1, 0.6)
@@ -543,9 +562,10 @@ def _marker(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     else:
         moved = np.roll(_shrink(scene.mask, 2) > 0, (4, 5), (0, 1))
         image = _over(image, spot, moved)
-        tone = np.where(dark, np.where(light < 0.3, 0.7, 0.25), 0)
+        tone = np.where(dark, np.where(light < 0.3, 0.5, 0.2), 0)
     image = _over(image, _INK, _blur(tone.astype(np.float32), 0.6))
-    lines = np.maximum(_line(_edges(label), 2.0 + 0.6 * k[1]), _line(_edges(scene.group[at]), 3.2 + 2.2 * k[1]))
+    lines = np.maximum(_line(_edges(label), 1.7), _line(_edges(scene.group[at]), 2.6 + 1.6 * k[1]))
+    lines = np.maximum(lines, _line(_edges(mask), 3.6 + 2.4 * k[1]))
     return _over(image, _INK, lines)
 
 
@@ -594,10 +614,10 @@ def _crayon(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     treatment 0 grass and sun; 1 scribbled ground; 2 black paper; 3 kraft paper; 4 rainbow arcs; 5 zigzag border.
     """
     k, kind = style.knobs, style.treatment
-    at = _warped(rng, 2.2, 12)
+    at = _warped(rng, 1.5, 12)
     mask, group, albedo = scene.mask[at], scene.group[at], _albedo(scene)[at]
-    wax = _smooth(_noise(rng, 1.5), -1.9, -0.6)
-    wander = _noise(rng, 6) * 0.35
+    wax = 0.35 + 0.65 * _smooth(_noise(rng, 1.5), -2.0, -0.5)
+    wander = _noise(rng, 12) * 0.7
     pitch = 2 * np.pi / (6.0 + 3.0 * k[2])
 
     def strokes(angle: Array | float, phase: Array | float, low: float) -> Array:
@@ -617,7 +637,7 @@ def _crayon(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         image = _over(image, _rgb("yellow"), sun * wax)
         image = _over(image, tone, 0.45 * strokes(1.45, wander, 0.0) * _smooth(_Y, 46, 20) * (1 - sun))
     elif kind in (1, 2):
-        image = _over(image, tone, (0.62 if kind == 1 else 0.45) * strokes(1.1 + k[4], wander * 2, 0.15) * wax)
+        image = _over(image, tone, (0.70 if kind == 1 else 0.50) * strokes(1.1 + k[4], wander * 1.5, 0.25) * wax)
     elif kind == 4:
         away = np.hypot(_X - 64, _Y - 132)
         band = np.floor((away - 76) / 9)
@@ -636,7 +656,9 @@ def _crayon(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     outline = _INK if k[6] < 0.45 else np.clip(albedo * 0.42, 0, 1)
     if kind == 2:
         outline = np.clip(albedo * 0.55 + 0.45, 0, 1)
-    lines = np.maximum(_line(_edges(group), 3.2 + 1.8 * k[1]), 0.8 * _line(_edges(scene.slot[at]), 1.8))
+    if kind != 2:
+        outline = _legible(outline, mask, albedo)
+    lines = np.maximum(_line(_edges(group), 2.8 + 1.6 * k[1]), 0.8 * _line(_edges(scene.slot[at]), 1.8))
     if k[6] >= 0.45:
         lines = lines * _blur(mask.astype(np.float32), 0.9)
     return _over(image, outline, lines * (0.72 + 0.28 * wax))
@@ -707,7 +729,7 @@ def _wood(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     rings = np.sin(across * (16 + 14 * k[2]) + 2.2 * np.cos(along * 2.3 + dy) + 0.5 * grain)
     light = _ramp_luma(scene)[scene.slot]
     relief = _relief(scene, 13, k[0], 1.2)
-    tone = 0.16 + 0.62 * light + (0.05 + 0.06 * k[3]) * grain + (0.05 + 0.05 * k[3]) * rings
+    tone = 0.25 + 0.55 * light + (0.05 + 0.06 * k[3]) * grain + (0.05 + 0.05 * k[3]) * rings
     front = _ramp(tone, table) * (0.45 + 0.70 * relief.diffuse)[..., None]
     front += ((0.06 + 0.30 * k[6]) * relief.shine ** (12 + 24 * k[6]))[..., None] * table[230]
     front *= (1 - 0.5 * _line(_edges(scene.group), 1.8) - 0.22 * _line(_edges(scene.slot), 1.4))[..., None]
@@ -843,7 +865,7 @@ def _glowing_rendering(scene: Scene, style: Style, rng: np.random.Generator) -> 
         ring = np.exp(-(((away - 0.43) / 0.022) ** 2)) + 0.45 * np.exp(-(((away - 0.43) / 0.09) ** 2))
         back = back + hue * (0.8 * ring)[..., None]
     elif kind == 2:
-        spark = _smooth(_noise(rng, 1.5), 2.0, 2.6) + 0.5 * _smooth(_noise(rng, 3), 1.7, 2.4)
+        spark = _smooth(_drops(rng, 40, 0.8, 2.8), -0.8, 1.0)
         back = back + other * spark[..., None] + hue * (0.35 * np.exp(-((away / 0.5) ** 2)))[..., None]
     elif kind == 3:
         beam = _smooth(np.abs(_X - scene.centre[0]), 20 + _Y * 0.32, 14 + _Y * 0.22)
@@ -853,16 +875,17 @@ def _glowing_rendering(scene: Scene, style: Style, rng: np.random.Generator) -> 
         pool = np.exp(-(((_X - x) / (half + 30)) ** 2) - ((_Y - y) / 17) ** 2)
         back = back + hue * (1.0 * pool)[..., None] + other * (0.25 * np.exp(-((away / 0.4) ** 2)))[..., None]
     else:
-        blobs = _smooth(_noise(rng, 6), 0.8, 1.05)
-        back = back + _mix(hue, other, (_X / CANVAS)[..., None]) * (0.34 * blobs)[..., None]
+        blobs = _smooth(_drops(rng, 14, 4, 12), 0.0, 1.6) * 0.5 + 0.25 * _smooth(_drops(rng, 9, 5, 9), 0.0, 1.6)
+        back = back + _mix(hue, other, (_X / CANVAS)[..., None]) * blobs[..., None]
     relief = _relief(scene, 13 + int(8 * k[1]), k[0], 1.6 + k[1])
     base = _albedo(scene)
-    vivid = _mix(base, _bright(base, 0.0) * np.maximum(base.max(-1, keepdims=True), 0.3), 0.5)
-    inner = 0.26 + (0.30 + 0.25 * k[4]) * (relief.depth / relief.depth.max()) ** 1.5 + 0.30 * relief.diffuse
+    vivid = _bright(base, 0.0) * np.maximum(base.max(-1, keepdims=True), 0.3)
+    vivid = _mix(base, vivid, 0.4)
+    inner = 0.42 + (0.30 + 0.30 * k[4]) * (relief.depth / max(relief.depth.max(), 1)) ** 1.5 + 0.38 * relief.diffuse
     rim = (1 - relief.facing) ** 1.3
     side = np.clip(0.5 + 0.9 * relief.nx, 0, 1)[..., None]
     front = vivid * inner[..., None] + (0.4 * relief.shine**40)[..., None]
-    front = front + (0.75 + 0.5 * k[3]) * rim[..., None] * _mix(hue, other, side)
+    front = front + (0.65 + 0.45 * k[3]) * rim[..., None] * _mix(hue, other, side)
     front = front * (1 - 0.25 * _line(_edges(scene.slot), 1.4))[..., None]
     outer = np.clip(_blur(scene.mask.astype(np.float32), 5.0) * 1.3, 0, 1)
     back = back + (0.45 * outer)[..., None] * _mix(hue, other, (_X / CANVAS)[..., None])
@@ -898,7 +921,7 @@ def _rainbow(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     paper = np.array(((0.98, 0.98, 0.98), (0.03, 0.03, 0.05), (0.93, 0.91, 0.96), (0.05, 0.07, 0.20),
                       (0.98, 0.95, 0.88))[kind], np.float32)
     veil = _smooth(silk, 0.25, 1.0) * _smooth(np.abs(q - 0.1 + 0.15 * np.sin(p * 7 + drift * 6)), 0.42, 0.05)
-    amount = (0.42, 0.42, 0.55, 0.45, 0.5)[kind]
+    amount = (0.40, 0.5, 0.45, 0.5, 0.45)[kind]
     back = _mix(paper, hue, (amount * veil)[..., None])
     trail = _blur(scene.mask.astype(np.float32), 7.0)
     shift = int(8 + 10 * k[1])
@@ -906,11 +929,11 @@ def _rainbow(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     back = _mix(back, hue, (0.55 * _smooth(trail, 0.15, 0.9) * (0.45 + 0.55 * silk))[..., None])
     light = _ramp_luma(scene)[scene.slot]
     relief = _relief(scene, 13, k[0], 1.6)
-    front = hue * (0.36 + 0.34 * relief.diffuse + 0.40 * light + (0.06 + 0.12 * k[3]) * (silk - 0.5))[..., None]
-    front = front + ((0.10 + 0.16 * k[3]) * silk**6 + 0.22 * light**3 + 0.25 * relief.shine**20)[..., None]
+    front = hue * (0.34 + 0.38 * relief.diffuse + 0.34 * light + (0.06 + 0.12 * k[3]) * (silk - 0.5))[..., None]
+    front = front + ((0.04 + 0.10 * k[3]) * silk**6 + 0.20 * light**3 + 0.22 * relief.shine**20)[..., None]
     lines = _line(_edges(_key(scene)), 1.6)
     dark = kind in (1, 3)
-    front = _over(front, np.float32(1.0) if dark else _INK, lines * (0.55 if dark else 0.5))
+    front = _over(front, np.float32(1.0) if dark else _INK, lines * (0.5 if dark else 0.6))
     return _over(back, front, scene.mask)
 
 
@@ -959,7 +982,7 @@ def _cyberpunk(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     relief = _relief(scene, 12 + int(8 * k[1]), 0.5, 1.5)
     base = _albedo(scene)
     rim = (1 - relief.facing) ** 1.1 * (0.9 + 0.6 * k[3])
-    front = base * (0.40 + 0.40 * relief.diffuse)[..., None] * np.array([0.92, 0.88, 1.08], np.float32)
+    front = base * (0.56 + 0.44 * relief.diffuse)[..., None] * np.array([0.92, 0.88, 1.08], np.float32)
     front = front + left * (rim * np.clip(-relief.nx * 1.5, 0, 1))[..., None]
     front = front + right * (rim * np.clip(relief.nx * 1.5, 0, 1))[..., None]
     front = front * (1 - 0.3 * _line(_edges(scene.group), 1.6))[..., None]
