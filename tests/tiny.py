@@ -1,4 +1,4 @@
-"""A tiny, untrained SDXL pipeline with the shoebox's layout, for tests that need every part of the real class.
+"""A tiny, untrained SDXL pipeline with the shoebox's layout, for tests that need all parts of the real class.
 
 Two text encoders, text_time conditioning, an autoencoder that reduces four times, a first UNet level without
 attention, v-prediction with zero terminal SNR. Random weights, built in well under a second.
@@ -30,8 +30,9 @@ def tiny_pipeline(
 ) -> StableDiffusionXLPipeline:
     """Build the pipeline.
 
-    ``size`` is the image's side in pixels, four times the latent's; ``channels`` are the latent's; ``statistics``
-    the latents' mean and standard deviation per channel. The class can decode with statistics only for 4 channels.
+    ``size`` is the image's side in pixels, four times the latent's; ``channels`` are the latent's;
+    ``statistics`` the latents' mean and standard deviation per channel. The class can decode with statistics
+    only for 4 channels.
     """
     mean, std = statistics or (None, None)
     state = torch.get_rng_state()  # the global generator is left as it was
