@@ -182,9 +182,12 @@ def reduce(image: np.ndarray) -> np.ndarray:
 
 def smooth(points: list[tuple[float, float]] | np.ndarray, n: int = 5) -> np.ndarray:
     """Polygon (k * n, 2) of the closed Catmull-Rom curve through `points` (k, 2); doubled points are corners."""
-    p1 = np.asarray(points, float)
-    p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
+    here = np.asarray(points, float)
+    before, after = np.roll(here, 1, 0), np.roll(here, -1, 0)
+    corner = (here == after).all(1) | (here == before).all(1)
+    slope = np.where(corner[:, None], 0.0, (after - before) / 2)
     t = (np.arange(n) / n)[None, :, None]
-    p0, p1, p2, p3 = (p[:, None] for p in (p0, p1, p2, p3))
-    curve = p1 + 0.5 * t * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0)))
+    start, end, leave, arrive = (p[:, None] for p in (here, after, slope, np.roll(slope, -1, 0)))
+    rise = t * t * (3 - 2 * t)
+    curve = start + rise * (end - start) + t * (1 - t) * ((1 - t) * leave - t * arrive)
     return curve.reshape(-1, 2)
