@@ -252,20 +252,67 @@ def _base(lora: Mapping[str, Pair]) -> str:
         return "transformer"
     unet = [n for n in names if n.startswith("unet.")]
     widths = {lora[n][1].shape[1] for n in unet if re.search(r"attn2\.to_[kv]$", n)}
-    if widths == {768}:
-        return "SD 1.x"
-    if widths == {1024}:
-        return "SD 2.x"
     if widths and widths != {2048}:
-        return f"UNet (text width {', '.join(map(str, sorted(widths)))})"
-    if widths == {2048}:
-        # KOALA is SDXL with one residual layer per block instead of two.
-        down = {n.split(".")[4] for n in unet if re.match(r"unet\.down_blocks\.\d\.attentions\.", n)}
-        up = {n.split(".")[4] for n in unet if re.match(r"unet\.up_blocks\.\d\.attentions\.", n)}
-        return "KOALA" if down == {"0"} and up and "2" not in up else "SDXL"
-    if any(n.startswith("text_encoder_2.") for n in names):
-        return "SDXL"
-    return "UNet" if unet else "text encoder"
+        known = {(768,): "SD 1.x", (1024,): "SD 2.x"}
+        text = " and ".join(map(str, sorted(widths)))
+        return known.get(tuple(widths), f"UNet for text {text} wide")
+    if any(n.startswith("unet.down_blocks.0.attentions.") for n in unet):
+        return "SD 1.x or 2.x"
+    if not widths and not any(re.search(r"transformer_blocks\.[1-9]", n) for n in unet):
+        return (
+            "SDXL"
+            if any(n.startswith("text_encoder_2.") for n in names)
+            else "UNet"
+            if unet
+            else "text encoder"
+        )
+    # KOALA is SDXL with one residual layer per block instead of two.
+    down = {n.split(".")[4] for n in unet if re.match(r"unet\.down_blocks\.\d\.attentions\.", n)}
+    up = {n.split(".")[4] for n in unet if re.match(r"unet\.up_blocks\.\d\.attentions\.", n)}
+    return "KOALA" if down == {"0"} and up and "2" not in up else "SDXL"
+
+
+def norm(pair: Pair) -> float:
+    """Frobenius norm of ΔW, from the factors: ‖BA‖² = Σ (BᵀB) ∘ (AAᵀ)."""
+    up, down = (x.flatten(1).double() if x.dtype == torch.float64 else x.flatten(1).float() for x in pair)
+    return math.sqrt(max(0.0, float(((up.T @ up) * (down @ down.T)).sum(dtype=torch.float64))))
+
+
+def block_of(layer: str) -> str:
+    """The part of the model a layer is in, as a table lists it: ``unet.down_blocks.1.attentions.0``."""
+    for place in (r".*?\.(attentions|resnets|layers)\.\d+", r".*?_blocks[._]\d+"):
+        if match := re.match(place, layer):
+            return match[0]
+    return ".".join(layer.split(".")[:2])
+
+
+def describe(lora: LoRA) -> dict[str, Any]:
+    """What ``lorarar info`` prints: dialect, base, layers, ranks, alphas, dtypes, norms per block."""
+    norms = {layer: norm(pair) for layer, pair in lora.items()}
+    blocks: dict[str, list[str]] = {}
+    for layer in lora:
+        blocks.setdefault(block_of(layer), []).append(layer)
+    return {
+        "dialect": lora.dialect,
+        "base": lora.base,
+        "layers": len(lora),
+        "components": dict(Counter(layer.split(".")[0] for layer in lora)),
+        "parameters": sum(up.numel() + down.numel() for up, down in lora.values()),
+        "dtypes": dict(Counter(str(x.dtype).removeprefix("torch.") for pair in lora.values() for x in pair)),
+        "ranks": dict(sorted(Counter(down.shape[0] for _, down in lora.values()).items())),
+        "alphas": dict(sorted(Counter(lora.alphas.values()).items())),
+        "norm": math.hypot(*norms.values()),
+        "blocks": {
+            block: {
+                "layers": len(layers),
+                "ranks": sorted({lora[layer][1].shape[0] for layer in layers}),
+                "norm": math.hypot(*(norms[layer] for layer in layers)),
+            }
+            for block, layers in blocks.items()
+        },
+        "sources": [{"file": source.name, "sha256": source.sha256} for source in lora.sources],
+        "metadata": lora.metadata,
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------
