@@ -1,8 +1,9 @@
 """Subjects of the drawn world: which polygons make a dog, a teapot or a poop emoji.
 
-Each of the `CLASSES` is a parametric drawing. An `Identity` fixes one individual of a class (colours, marking,
-proportions, accessories); a `Pose` one view of it. `SUBJECTS` are the thirty named individuals of LoRA.rar's
-Table A1, and three more for generalisation; `random_identity` draws any number of others and never one of them.
+Each of the `CLASSES` is a parametric drawing. An `Identity` fixes one individual of a class (colours,
+marking, proportions, accessories); a `Pose` one view of it. `SUBJECTS` are the thirty named individuals of
+LoRA.rar's Table A1, and three more for generalisation; `random_identity` draws any number of others and never
+one of them.
 """
 
 from __future__ import annotations
@@ -45,27 +46,9 @@ MARKINGS: tuple[str, ...] = ("plain", "striped", "spotted", "patched")
 
 SPLIT: dict[str, tuple[str, ...]] = {
     "train": (
-        "backpack",
-        "backpack dog",
-        "berry bowl",
-        "candle",
-        "cat #1",
-        "colorful sneaker",
-        "dog #1",
-        "dog #5",
-        "dog #6",
-        "dog #7",
-        "duck toy",
-        "fancy boot",
-        "grey sloth plushie",
-        "monster toy",
-        "pink sunglasses",
-        "poop emoji",
-        "rc car",
-        "red cartoon",
-        "robot toy",
-        "shiny sneaker",
-        "vase",
+        "backpack", "backpack dog", "berry bowl", "candle", "cat #1", "colorful sneaker", "dog #1", "dog #5",
+        "dog #6", "dog #7", "duck toy", "fancy boot", "grey sloth plushie", "monster toy", "pink sunglasses",
+        "poop emoji", "rc car", "red cartoon", "robot toy", "shiny sneaker", "vase",
     ),
     "validation": ("dog #2", "dog #3", "clock", "bear plushie"),
     "test": ("dog #8", "cat #2", "wolf plushie", "teapot", "can"),
@@ -90,7 +73,7 @@ class Identity:
     tint: tuple[tuple[float, float, float], ...] = ((0.0, 0.0, 0.0),) * 3
 
 
-# --- What the drawings share ------------------------------------------------------------------------------------
+# ---------------- what the drawings share
 
 
 class _Drawing(list[Part]):
@@ -124,9 +107,8 @@ def _choice(value: float, *names: str) -> str:
     return names[min(int(value * len(names)), len(names) - 1)]
 
 
-def _eyes(
-    d: _Drawing, i: Identity, kind: str, x: float, y: float, gap: float, r: float, on: int = MAIN
-) -> None:
+def _eyes(d: _Drawing, i: Identity, kind: str, x: float, y: float, gap: float, r: float,
+          on: int = MAIN) -> None:
     """A pair of eyes around (x, y), `gap` to either side, of radius about `r`, on a face made of `on`."""
     e = x + gap
     if kind == "button":
@@ -220,7 +202,7 @@ def _badge(d: _Drawing, kind: str, x: float, y: float, r: float, slot: int, grou
         d.put(slot, group, [(x + a * r, y + b * r) for a, b in zig])
 
 
-# --- One drawing per class: k are the identity's shape numbers, m the pose's moving limbs ------------------------
+# ---------------- one drawing per class: k are the identity's shape numbers, m the pose's moving limbs
 
 
 def _dog(i: Identity, m: tuple[float, ...]) -> _Drawing:
@@ -231,11 +213,8 @@ def _dog(i: Identity, m: tuple[float, ...]) -> _Drawing:
     face = _choice(k[6], "plain", "patch", "blaze", "mask")
     hx, hy, right, foot = -0.42 + 0.02 * m[1], -0.36 + 0.02 * m[2], 0.38 + 0.42 * k[2], 0.92 - 0.26 * k[2]
     if tail == "whip":
-        d.put(
-            MAIN,
-            5,
-            thick([(right - 0.1, 0.05), (right + 0.17, -0.1), (right + 0.3 + 0.08 * m[0], -0.42)], 0.13),
-        )
+        d.put(MAIN, 5, thick([(right - 0.1, 0.05), (right + 0.17, -0.1), (right + 0.3 + 0.08 * m[0], -0.42)],
+                             0.13))
     elif tail == "plume":
         d.put(SECOND, 5, ellipse(right + 0.14 + 0.05 * m[0], -0.2, 0.16, 0.36, 0.4 + 0.15 * m[0]))
     else:
@@ -252,62 +231,29 @@ def _dog(i: Identity, m: tuple[float, ...]) -> _Drawing:
     w, h = 0.43, 0.40
     if ears == "erect":
         tip = 0.36 + 0.16 * k[1]
-        d.pair(
-            MAIN, 10, [(hx + 0.06, hy - 0.3), (hx + 0.34, hy - h - tip + 0.08), (hx + 0.43, hy - 0.05)], x=hx
-        )
-        d.pair(
-            ROSE, 11, [(hx + 0.17, hy - 0.3), (hx + 0.32, hy - h - tip + 0.26), (hx + 0.36, hy - 0.12)], x=hx
-        )
+        d.pair(MAIN, 10, [(hx + 0.06, hy - 0.3), (hx + 0.34, hy - h - tip + 0.08), (hx + 0.43, hy - 0.05)],
+               x=hx)
+        d.pair(ROSE, 11, [(hx + 0.17, hy - 0.3), (hx + 0.32, hy - h - tip + 0.26), (hx + 0.36, hy - 0.12)],
+               x=hx)
     d.put(MAIN, 2, ellipse(hx, hy, w, h))
     if face == "patch":
         d.put(SECOND, 2, ellipse(hx + 0.2, hy - 0.1, 0.19, 0.22))
     elif face == "blaze":
-        d.put(
-            SECOND,
-            2,
-            smooth(
-                [
-                    (hx, hy - h),
-                    (hx + 0.09, hy - 0.15),
-                    (hx + 0.2, hy + 0.2),
-                    (hx - 0.2, hy + 0.2),
-                    (hx - 0.09, hy - 0.15),
-                ]
-            ),
-        )
+        d.put(SECOND, 2, smooth([(hx, hy - h), (hx + 0.09, hy - 0.15), (hx + 0.2, hy + 0.2),
+                                 (hx - 0.2, hy + 0.2),
+                                 (hx - 0.09, hy - 0.15)]))
     elif face == "mask":
-        d.put(
-            SECOND,
-            2,
-            smooth(
-                [
-                    (hx - 0.41, hy + 0.02),
-                    (hx - 0.18, hy + 0.03),
-                    (hx, hy - 0.1),
-                    (hx + 0.18, hy + 0.03),
-                    (hx + 0.41, hy + 0.02),
-                    (hx + 0.3, hy + 0.3),
-                    (hx, hy + h),
-                    (hx - 0.3, hy + 0.3),
-                ]
-            ),
-        )
+        d.put(SECOND, 2, smooth([(hx - 0.41, hy + 0.02), (hx - 0.18, hy + 0.03), (hx, hy - 0.1),
+                                 (hx + 0.18, hy + 0.03),
+                                 (hx + 0.41, hy + 0.02), (hx + 0.3, hy + 0.3), (hx, hy + h),
+                                 (hx - 0.3, hy + 0.3)]))
     if ears == "floppy":
         length = 0.28 + 0.16 * k[1]
         d.pair(SECOND, 10, ellipse(hx + 0.43, hy - 0.2 + length * 0.75, 0.15, length, -0.22), x=hx)
     elif ears == "folded":
         fold = 0.1 + 0.2 * k[1]
-        d.pair(
-            SECOND,
-            10,
-            [
-                (hx + 0.1, hy - 0.37),
-                (hx + 0.33, hy - 0.52),
-                (hx + 0.6, hy - 0.2 + fold),
-                (hx + 0.36, hy - 0.12),
-            ],
-            x=hx,
-        )
+        d.pair(SECOND, 10, [(hx + 0.1, hy - 0.37), (hx + 0.33, hy - 0.52), (hx + 0.6, hy - 0.2 + fold),
+                            (hx + 0.36, hy - 0.12)], x=hx)
     snout = SECOND if face in ("blaze", "mask") else MAIN if k[3] < 0.4 else WHITE
     mw = 0.2 + 0.08 * k[3]
     d.put(ROSE, 4, rounded(hx - 0.08, hy + 0.24, hx + 0.09, hy + 0.47 + 0.03 * m[1], 0.08))
@@ -326,76 +272,27 @@ def _cat(i: Identity, m: tuple[float, ...]) -> _Drawing:
     curl = arc(bw + 0.05, 0.2, 0.26, 0.5, 100, -55 - 35 * m[0], 14)
     d.put(MAIN, 5, thick(curl, np.full(14, 0.12 + 0.07 * k[4])))
     d.put(SECOND, 5, thick(curl[-5:], np.full(5, 0.12 + 0.07 * k[4])))
-    d.put(
-        MAIN,
-        1,
-        smooth(
-            [
-                (0, -0.1),
-                (bw * 0.75, 0.2),
-                (bw * 1.1, 0.7),
-                (bw * 0.8, 0.94),
-                (-bw * 0.8, 0.94),
-                (-bw * 1.1, 0.7),
-                (-bw * 0.75, 0.2),
-            ]
-        ),
-    )
+    d.put(MAIN, 1, smooth([(0, -0.1), (bw * 0.75, 0.2), (bw * 1.1, 0.7), (bw * 0.8, 0.94), (-bw * 0.8, 0.94),
+                           (-bw * 1.1, 0.7), (-bw * 0.75, 0.2)]))
     if k[6] > 0.4:
         d.put(SECOND, 1, ellipse(0, 0.36, bw * 0.5, 0.3))
     d.pair(MAIN, 8, rounded(0.03, 0.42, 0.23, 0.95, 0.1))
     d.pair(SECOND if k[6] > 0.6 else MAIN, 8, rounded(0.02, 0.8, 0.26, 0.96, 0.08))
     tip = 0.3 + 0.22 * k[0]
     d.pair(MAIN, 10, [(hx + 0.05, hy - 0.26), (hx + hw * 0.87, hy - 0.32 - tip), (hx + hw * 0.97, hy)], x=hx)
-    d.pair(
-        ROSE, 11, [(hx + 0.18, hy - 0.28), (hx + hw * 0.8, hy - 0.17 - tip), (hx + hw * 0.83, hy - 0.1)], x=hx
-    )
-    d.put(
-        MAIN,
-        2,
-        smooth(
-            [
-                (hx, hy - 0.34),
-                (hx + hw * 0.7, hy - 0.25),
-                (hx + hw, hy + 0.1),
-                (hx + hw * 0.6, hy + 0.34),
-                (hx, hy + 0.4),
-                (hx - hw * 0.6, hy + 0.34),
-                (hx - hw, hy + 0.1),
-                (hx - hw * 0.7, hy - 0.25),
-            ]
-        ),
-    )
+    d.pair(ROSE, 11, [(hx + 0.18, hy - 0.28), (hx + hw * 0.8, hy - 0.17 - tip), (hx + hw * 0.83, hy - 0.1)],
+           x=hx)
+    d.put(MAIN, 2, smooth([(hx, hy - 0.34), (hx + hw * 0.7, hy - 0.25), (hx + hw, hy + 0.1),
+                           (hx + hw * 0.6, hy + 0.34),
+                           (hx, hy + 0.4), (hx - hw * 0.6, hy + 0.34), (hx - hw, hy + 0.1),
+                           (hx - hw * 0.7, hy - 0.25)]))
     if face == "mask":
-        d.put(
-            SECOND,
-            2,
-            smooth(
-                [
-                    (hx, hy - 0.12),
-                    (hx + hw * 0.7, hy - 0.12),
-                    (hx + hw * 0.7, hy + 0.22),
-                    (hx, hy + 0.38),
-                    (hx - hw * 0.7, hy + 0.22),
-                    (hx - hw * 0.7, hy - 0.12),
-                ]
-            ),
-        )
+        d.put(SECOND, 2, smooth([(hx, hy - 0.12), (hx + hw * 0.7, hy - 0.12), (hx + hw * 0.7, hy + 0.22),
+                                 (hx, hy + 0.38),
+                                 (hx - hw * 0.7, hy + 0.22), (hx - hw * 0.7, hy - 0.12)]))
     elif face == "half":
-        d.put(
-            SECOND,
-            2,
-            smooth(
-                [
-                    (hx, hy - 0.33),
-                    (hx + hw * 0.7, hy - 0.25),
-                    (hx + hw, hy + 0.1),
-                    (hx + hw * 0.6, hy + 0.34),
-                    (hx, hy + 0.36),
-                    (hx, hy),
-                ]
-            ),
-        )
+        d.put(SECOND, 2, smooth([(hx, hy - 0.33), (hx + hw * 0.7, hy - 0.25), (hx + hw, hy + 0.1),
+                                 (hx + hw * 0.6, hy + 0.34), (hx, hy + 0.36), (hx, hy)]))
     snout = {"muzzle": WHITE, "mask": SECOND}.get(face, MAIN)
     if face == "muzzle":
         d.pair(WHITE, 2, ellipse(hx + 0.1, hy + 0.2, 0.15, 0.12, n=18), x=hx)
@@ -405,12 +302,9 @@ def _cat(i: Identity, m: tuple[float, ...]) -> _Drawing:
     line = _ink(i, snout)
     d.pair(line, 13, thick(arc(hx + 0.07, hy + 0.21, 0.075, 0.07, 180, 20, 6), 0.04), x=hx)
     for rise in (-0.03, 0.1):
-        d.pair(
-            _ink(i, MAIN),
-            14,
-            thick([(hx + hw * 0.62, hy + 0.16 + rise * 0.4), (hx + hw * 1.25, hy + 0.1 + rise * 1.6)], 0.036),
-            x=hx,
-        )
+        d.pair(_ink(i, MAIN), 14, thick([(hx + hw * 0.62, hy + 0.16 + rise * 0.4),
+                                         (hx + hw * 1.25, hy + 0.1 + rise * 1.6)],
+                                        0.036), x=hx)
     return d
 
 
@@ -430,21 +324,8 @@ def _backpack(i: Identity, m: tuple[float, ...]) -> _Drawing:
         d.put(DARK, 10, ellipse(0, -0.14, 0.12, 0.085, n=18))
         d.put(DARK, 9, thick(arc(0, -0.06, 0.13, 0.1, 20, 160, 8), 0.045))
     elif _choice(k[4], "flap", "zip") == "flap":
-        d.put(
-            SECOND,
-            3,
-            smooth(
-                [
-                    (-w * 1.02, -0.55),
-                    (-w * 0.6, -0.84),
-                    (w * 0.6, -0.84),
-                    (w * 1.02, -0.55),
-                    (w * 0.9, -0.12),
-                    (0, 0.02),
-                    (-w * 0.9, -0.12),
-                ]
-            ),
-        )
+        d.put(SECOND, 3, smooth([(-w * 1.02, -0.55), (-w * 0.6, -0.84), (w * 0.6, -0.84), (w * 1.02, -0.55),
+                                 (w * 0.9, -0.12), (0, 0.02), (-w * 0.9, -0.12)]))
         d.pair(ACCENT, 9, rounded(w * 0.4, -0.25, w * 0.4 + 0.13, 0.16, 0.03))
     else:
         d.put(_ink(i, MAIN), 9, thick(arc(0, -0.1, w * 0.86, 0.4, 190, 350), 0.05))
@@ -452,9 +333,8 @@ def _backpack(i: Identity, m: tuple[float, ...]) -> _Drawing:
     pocket = rounded(-w * 0.74, 0.22, w * 0.74, 0.76, 0.08 + 0.2 * k[3])
     d.put(ACCENT if animal else SECOND, 4, pocket)
     d.put(_ink(i, ACCENT if animal else SECOND), 4, thick([(-w * 0.55, 0.33), (w * 0.55, 0.33)], 0.045))
-    _badge(
-        d, _choice(k[5], "none", "star", "heart", "disc", "bolt"), 0, 0.54, 0.15, WHITE if animal else ACCENT
-    )
+    _badge(d, _choice(k[5], "none", "star", "heart", "disc", "bolt"), 0, 0.54, 0.15,
+           WHITE if animal else ACCENT)
     return d
 
 
@@ -462,11 +342,8 @@ def _bowl(i: Identity, m: tuple[float, ...]) -> _Drawing:
     """Depth, foot, size of the berries, rim, band, leaves, badge."""
     d, k = _Drawing(), i.shape
     depth, big = 0.5 + 0.3 * k[0], k[2] > 0.5
-    rows = (
-        ((5, -0.12, 0.66), (4, -0.32, 0.48), (2, -0.5, 0.2))
-        if big
-        else ((7, -0.1, 0.72), (6, -0.24, 0.6), (5, -0.38, 0.46), (3, -0.51, 0.26))
-    )
+    rows = ((5, -0.12, 0.66), (4, -0.32, 0.48), (2, -0.5, 0.2)) if big else (
+        (7, -0.1, 0.72), (6, -0.24, 0.6), (5, -0.38, 0.46), (3, -0.51, 0.26))
     r = 0.2 if big else 0.145
     for row, (count, y, reach) in enumerate(rows):
         for c, x in enumerate(np.linspace(-reach, reach, count)):
@@ -479,11 +356,9 @@ def _bowl(i: Identity, m: tuple[float, ...]) -> _Drawing:
         for a in (-0.5, 0.6):
             d.put(LEAF, 110, ellipse(0.03 + 0.17 * a, -0.7, 0.08, 0.17, a * 1.4))
     foot = 0.3 + 0.14 * k[1]
-    d.put(
-        SECOND if k[3] > 0.5 else MAIN,
-        3,
-        [(-foot, depth - 0.1), (foot, depth - 0.1), (foot * 1.1, depth + 0.12), (-foot * 1.1, depth + 0.12)],
-    )
+    d.put(SECOND if k[3] > 0.5 else MAIN, 3, [(-foot, depth - 0.1), (foot, depth - 0.1),
+                                              (foot * 1.1, depth + 0.12),
+                                              (-foot * 1.1, depth + 0.12)])
     d.put(MAIN, 1, np.concatenate([arc(0, 0, 0.94, depth, 0, 180, 24)]))
     if k[4] > 0.5:
         lower = depth * 0.42
@@ -517,22 +392,15 @@ def _candle(i: Identity, m: tuple[float, ...]) -> _Drawing:
     wax = WHITE if k[3] > 0.66 else SECOND
     if k[3] > 0.33:
         for q, length in ((-0.75, 0.3), (-0.25, 0.14), (0.25, 0.4), (0.75, 0.2)):
-            d.put(
-                wax,
-                2,
-                rounded(w * q - w * 0.27, top, w * q + w * 0.27, top + length * (0.6 + 0.8 * k[4]), 0.1),
-            )
+            d.put(wax, 2, rounded(w * q - w * 0.27, top, w * q + w * 0.27, top + length * (0.6 + 0.8 * k[4]),
+                                  0.1))
     d.put(wax if k[3] > 0.33 else MAIN, 2, ellipse(0, top, w, 0.07))
     sway, tall = 0.07 * m[0], 0.46 + 0.14 * k[1]
     d.put(DARK, 8, thick([(0, top + 0.02), (sway * 0.2, top - 0.15)], 0.05))
     t = np.linspace(0, 1, 12)
     half = (0.14 + 0.05 * k[1]) * np.sin(np.pi * t**0.6)
-    outer = np.concatenate(
-        [
-            np.stack([sway * t + half, top - 0.06 - tall * t], 1),
-            np.stack([sway * t - half, top - 0.06 - tall * t], 1)[::-1],
-        ]
-    )
+    outer = np.concatenate([np.stack([sway * t + half, top - 0.06 - tall * t], 1),
+                            np.stack([sway * t - half, top - 0.06 - tall * t], 1)[::-1]])
     d.put(FLAME, 70, outer)
     d.put(GOLD, 71, (outer - (0, top - 0.06)) * (0.55, 0.55) + (0, top - 0.08))
     return d
@@ -543,55 +411,22 @@ def _sneaker(i: Identity, m: tuple[float, ...]) -> _Drawing:
     d, k = _Drawing(), i.shape
     high, sole = 0.22 * k[0], 0.16 + 0.12 * k[1]
     d.put(SECOND, 4, smooth([(-0.3, -0.4), (-0.25, -0.72 - high), (-0.02, -0.72 - high), (0.12, -0.3)]))
-    d.put(
-        MAIN,
-        1,
-        smooth(
-            [
-                (-0.9, -0.5 - high),
-                (-0.86, -0.52 - high),
-                (-0.55, -0.36 - high),
-                (-0.22, -0.56 - high),
-                (-0.06, -0.56 - high * 0.8),
-                (0.3, -0.16),
-                (0.72, 0.0),
-                (0.94, 0.22),
-                (0.95, 0.42),
-                (0.95, 0.42),
-                (-0.9, 0.42),
-                (-0.9, 0.42),
-                (-0.86, 0.0),
-            ]
-        ),
-    )
+    d.put(MAIN, 1, smooth([(-0.9, -0.5 - high), (-0.86, -0.52 - high), (-0.55, -0.36 - high),
+                           (-0.22, -0.56 - high),
+                           (-0.06, -0.56 - high * 0.8), (0.3, -0.16), (0.72, 0.0), (0.94, 0.22), (0.95, 0.42),
+                           (0.95, 0.42),
+                           (-0.9, 0.42), (-0.9, 0.42), (-0.86, 0.0)]))
     if k[2] > 0.4:
-        d.put(
-            SECOND,
-            2,
-            smooth([(0.5, 0.42), (0.52, 0.1), (0.64, -0.01), (0.82, 0.08), (0.95, 0.25), (0.96, 0.42)]),
-        )
+        d.put(SECOND, 2, smooth([(0.5, 0.42), (0.52, 0.1), (0.64, -0.01), (0.82, 0.08), (0.95, 0.25),
+                                 (0.96, 0.42)]))
     if k[4] > 0.4:
-        d.put(
-            ACCENT,
-            3,
-            smooth(
-                [
-                    (-0.92, -0.5 - high),
-                    (-0.74, -0.44 - high),
-                    (-0.66, -0.1),
-                    (-0.64, 0.42),
-                    (-0.9, 0.42),
-                    (-0.86, 0.0),
-                ]
-            ),
-        )
+        d.put(ACCENT, 3, smooth([(-0.92, -0.5 - high), (-0.74, -0.44 - high), (-0.66, -0.1), (-0.64, 0.42),
+                                 (-0.9, 0.42),
+                                 (-0.86, 0.0)]))
     kind = _choice(k[3], "swoosh", "bars", "star", "disc", "bolt")
     if kind == "swoosh":
-        d.put(
-            ACCENT,
-            5,
-            smooth([(-0.55, 0.02), (-0.5, 0.22), (-0.2, 0.24), (0.42, -0.06), (-0.2, 0.1), (-0.42, 0.08)]),
-        )
+        d.put(ACCENT, 5, smooth([(-0.55, 0.02), (-0.5, 0.22), (-0.2, 0.24), (0.42, -0.06), (-0.2, 0.1),
+                                 (-0.42, 0.08)]))
     elif kind == "bars":
         for x in (-0.42, -0.2, 0.02):
             d.put(ACCENT, 5, [(x, 0.4), (x + 0.11, 0.4), (x + 0.3, -0.12), (x + 0.19, -0.16)])
@@ -602,22 +437,9 @@ def _sneaker(i: Identity, m: tuple[float, ...]) -> _Drawing:
         x, y = -0.1 + 0.42 * t, -0.5 - high * (0.8 - 0.8 * t) + 0.38 * t
         d.put(lace, 6, thick([(x - 0.13, y + 0.16), (x + 0.05, y - 0.05)], 0.075))
     rubber = WHITE if k[6] < 0.6 else SECOND
-    d.put(
-        rubber,
-        7,
-        smooth(
-            [
-                (-0.95, 0.34),
-                (0.0, 0.38),
-                (0.6, 0.36),
-                (0.97, 0.3),
-                (1.0, 0.4 + sole * 0.5),
-                (0.9, 0.4 + sole),
-                (-0.9, 0.4 + sole),
-                (-0.97, 0.4 + sole * 0.5),
-            ]
-        ),
-    )
+    d.put(rubber, 7, smooth([(-0.95, 0.34), (0.0, 0.38), (0.6, 0.36), (0.97, 0.3), (1.0, 0.4 + sole * 0.5),
+                             (0.9, 0.4 + sole),
+                             (-0.9, 0.4 + sole), (-0.97, 0.4 + sole * 0.5)]))
     d.put(DARK, 8, rounded(-0.9, 0.37 + sole, 0.9, 0.43 + sole, 0.03))
     return d
 
@@ -629,67 +451,22 @@ def _boot(i: Identity, m: tuple[float, ...]) -> _Drawing:
     point = 0.12 * k[4]
     sole = DARK if k[6] < 0.5 and not _is_dark(i, MAIN) else ACCENT
     d.put(sole, 7, [(-0.6, 0.5), (-0.16, 0.5), (-0.2, 0.62 + heel), (-0.56, 0.62 + heel)])
-    d.put(
-        sole,
-        7,
-        smooth(
-            [
-                (-0.6, 0.48),
-                (0.1, 0.5),
-                (0.8 + point, 0.46),
-                (0.88 + point, 0.6),
-                (0.7, 0.62 + heel),
-                (0.2, 0.62 + heel),
-                (-0.05, 0.6),
-                (-0.6, 0.62),
-            ]
-        ),
-    )
-    d.put(
-        MAIN,
-        1,
-        smooth(
-            [
-                (-0.58 - wide, -0.9),
-                (-0.58 - wide, -0.9),
-                (0.16 + wide, -0.9),
-                (0.16 + wide, -0.9),
-                (0.14, -0.25),
-                (0.34, 0.04),
-                (0.74, 0.16),
-                (0.9 + point, 0.36),
-                (0.86 + point, 0.54),
-                (0.86 + point, 0.54),
-                (-0.6, 0.54),
-                (-0.6, 0.54),
-                (-0.62, 0.2),
-                (-0.52, -0.2),
-            ]
-        ),
-    )
-    d.put(
-        SECOND,
-        2,
-        smooth(
-            [
-                (0.42, 0.54),
-                (0.46, 0.22),
-                (0.62, 0.1),
-                (0.78, 0.18),
-                (0.92 + point, 0.36),
-                (0.87 + point, 0.54),
-            ]
-        ),
-    )
+    d.put(sole, 7, smooth([(-0.6, 0.48), (0.1, 0.5), (0.8 + point, 0.46), (0.88 + point, 0.6),
+                           (0.7, 0.62 + heel),
+                           (0.2, 0.62 + heel), (-0.05, 0.6), (-0.6, 0.62)]))
+    d.put(MAIN, 1, smooth([(-0.58 - wide, -0.9), (-0.58 - wide, -0.9), (0.16 + wide, -0.9),
+                           (0.16 + wide, -0.9), (0.14, -0.25),
+                           (0.34, 0.04), (0.74, 0.16), (0.9 + point, 0.36), (0.86 + point, 0.54),
+                           (0.86 + point, 0.54),
+                           (-0.6, 0.54), (-0.6, 0.54), (-0.62, 0.2), (-0.52, -0.2)]))
+    d.put(SECOND, 2, smooth([(0.42, 0.54), (0.46, 0.22), (0.62, 0.1), (0.78, 0.18), (0.92 + point, 0.36),
+                             (0.87 + point, 0.54)]))
     closure = _choice(k[3], "laces", "buckles", "zip", "buttons")
     if closure == "laces":
         for y in (-0.62, -0.4, -0.18, 0.04):
             x = 0.1 + (0.12 if y > 0 else 0)
-            d.put(
-                DARK if i.colours[0] == "white" else WHITE,
-                5,
-                thick([(x - 0.3, y + 0.06), (x + 0.04, y - 0.04)], 0.08),
-            )
+            d.put(DARK if i.colours[0] == "white" else WHITE, 5,
+                  thick([(x - 0.3, y + 0.06), (x + 0.04, y - 0.04)], 0.08))
     elif closure == "buckles":
         for y in (-0.35, 0.1):
             d.put(ACCENT, 5, thick([(-0.58, y + 0.02), (0.2 + y * 0.35, y)], 0.14))
@@ -708,11 +485,8 @@ def _boot(i: Identity, m: tuple[float, ...]) -> _Drawing:
             d.put(WHITE, 3, ellipse(x, -0.86 - (0.04 if n % 2 else 0), 0.14, 0.15, n=16))
     elif cuff != "none":
         low = -0.76 if cuff == "band" else -0.5
-        d.put(
-            SECOND if cuff == "fold" else ACCENT,
-            3,
-            [(-0.64 - wide, -0.95), (0.22 + wide, -0.95), (0.2 + wide, low), (-0.6 - wide, low)],
-        )
+        d.put(SECOND if cuff == "fold" else ACCENT, 3, [(-0.64 - wide, -0.95), (0.22 + wide, -0.95),
+                                                        (0.2 + wide, low), (-0.6 - wide, low)])
     return d
 
 
@@ -720,31 +494,12 @@ def _duck(i: Identity, m: tuple[float, ...]) -> _Drawing:
     """Head size, tail, beak, wing, hat, scarf, eye."""
     d, k = _Drawing(), i.shape
     hr, hx, hy = 0.36 + 0.08 * k[0], -0.36 + 0.03 * m[1], -0.34
-    d.put(
-        MAIN,
-        1,
-        smooth(
-            [
-                (-0.62, 0.1),
-                (-0.2, 0.02),
-                (0.3, 0.06),
-                (0.62, -0.08),
-                (0.95, -0.24 - 0.22 * k[1]),
-                (0.9, 0.3),
-                (0.62, 0.68),
-                (0.1, 0.8),
-                (-0.45, 0.72),
-                (-0.74, 0.42),
-            ]
-        ),
-    )
-    d.put(
-        SECOND if k[3] > 0.35 else MAIN,
-        4,
-        smooth(
-            [(-0.12, 0.26), (0.25, 0.14), (0.66, 0.16 - 0.1 * m[0]), (0.5, 0.42), (0.2, 0.54), (-0.08, 0.44)]
-        ),
-    )
+    d.put(MAIN, 1, smooth([(-0.62, 0.1), (-0.2, 0.02), (0.3, 0.06), (0.62, -0.08),
+                           (0.95, -0.24 - 0.22 * k[1]),
+                           (0.9, 0.3), (0.62, 0.68), (0.1, 0.8), (-0.45, 0.72), (-0.74, 0.42)]))
+    d.put(SECOND if k[3] > 0.35 else MAIN, 4, smooth([(-0.12, 0.26), (0.25, 0.14), (0.66, 0.16 - 0.1 * m[0]),
+                                                      (0.5, 0.42),
+                                                      (0.2, 0.54), (-0.08, 0.44)]))
     d.put(MAIN, 2, ellipse(hx, hy, hr, hr * 0.97))
     if k[5] > 0.5:
         d.put(ACCENT, 6, thick(arc(hx + 0.03, hy + hr * 0.6, hr * 0.92, 0.2, 165, 15, 10), 0.15))
@@ -752,30 +507,15 @@ def _duck(i: Identity, m: tuple[float, ...]) -> _Drawing:
             d.put(ACCENT, 6, thick([(hx + 0.2, hy + hr * 0.95), (hx + 0.3, 0.42)], 0.17))
     bill = FLAME if i.colours[0] not in ("orange", "red") else GOLD
     reach = 0.3 + 0.12 * k[2]
-    d.put(
-        bill,
-        5,
-        smooth(
-            [
-                (hx - hr * 0.7, hy - 0.02),
-                (hx - hr - reach * 0.5, hy + 0.0),
-                (hx - hr - reach, hy + 0.1),
-                (hx - hr - reach * 0.5, hy + 0.22),
-                (hx - hr * 0.65, hy + 0.22),
-            ]
-        ),
-    )
+    d.put(bill, 5, smooth([(hx - hr * 0.7, hy - 0.02), (hx - hr - reach * 0.5, hy + 0.0),
+                           (hx - hr - reach, hy + 0.1),
+                           (hx - hr - reach * 0.5, hy + 0.22), (hx - hr * 0.65, hy + 0.22)]))
     ex, ey = hx - hr * 0.34, hy - 0.1
     d.put(WHITE, 30, ellipse(ex, ey, 0.115, 0.135, n=18))
     d.put(DARK, 31, ellipse(ex - 0.02, ey + 0.01, 0.07 + 0.03 * k[6], 0.085 + 0.03 * k[6], n=14))
     d.put(WHITE, 31, ellipse(ex - 0.04, ey - 0.03, 0.03, 0.03, n=8))
-    _hat(
-        d,
-        _choice(k[4], "none", "party", "crown", "top hat", "beanie", "bow"),
-        hx + 0.03,
-        hy - hr * 0.84,
-        hr * 0.72,
-    )
+    _hat(d, _choice(k[4], "none", "party", "crown", "top hat", "beanie", "bow"), hx + 0.03, hy - hr * 0.84,
+         hr * 0.72)
     return d
 
 
@@ -798,51 +538,27 @@ def _plushie(i: Identity, m: tuple[float, ...]) -> _Drawing:
         d.pair(SECOND, 11, ellipse(hx + hw * 0.78, hy - 0.32, ear * 0.55, ear * 0.55, n=16), x=hx)
     elif kind == "wolf":
         tip = hy - 0.55 - ear
-        d.pair(
-            MAIN,
-            10,
-            smooth([(hx + 0.1, hy - 0.3), (hx + hw * 0.8, tip), (hx + hw * 0.8, tip), (hx + hw, hy - 0.05)]),
-            x=hx,
-        )
-        d.pair(
-            SECOND,
-            11,
-            [(hx + 0.26, hy - 0.32), (hx + hw * 0.77, tip + 0.16), (hx + hw * 0.82, hy - 0.15)],
-            x=hx,
-        )
+        d.pair(MAIN, 10, smooth([(hx + 0.1, hy - 0.3), (hx + hw * 0.8, tip), (hx + hw * 0.8, tip),
+                                 (hx + hw, hy - 0.05)]), x=hx)
+        d.pair(SECOND, 11, [(hx + 0.26, hy - 0.32), (hx + hw * 0.77, tip + 0.16),
+                            (hx + hw * 0.82, hy - 0.15)], x=hx)
     elif kind == "rabbit":
         tall = 0.2 + ear
         d.pair(MAIN, 10, ellipse(hx + 0.24, hy - 0.36 - tall * 0.7, 0.14, tall, 0.18 + 0.1 * m[0]), x=hx)
-        d.pair(
-            ROSE, 11, ellipse(hx + 0.24, hy - 0.36 - tall * 0.7, 0.07, tall * 0.7, 0.18 + 0.1 * m[0]), x=hx
-        )
+        d.pair(ROSE, 11, ellipse(hx + 0.24, hy - 0.36 - tall * 0.7, 0.07, tall * 0.7, 0.18 + 0.1 * m[0]),
+               x=hx)
     d.put(MAIN, 2, ellipse(hx, hy, hw, 0.43))
     snout = SECOND
     if kind == "sloth":
         d.put(SECOND, 2, ellipse(hx, hy + 0.03, hw * 0.78, 0.31))
-        d.pair(
-            DARK if not _is_dark(i, SECOND) else ACCENT,
-            3,
-            ellipse(hx + 0.26, hy + 0.02, 0.11, 0.2, -0.75),
-            x=hx,
-        )
+        d.pair(DARK if not _is_dark(i, SECOND) else ACCENT, 3,
+               ellipse(hx + 0.26, hy + 0.02, 0.11, 0.2, -0.75), x=hx)
         _eyes(d, i, "button", hx, hy - 0.02, 0.22, 0.08, DARK)
     else:
         if kind == "wolf":
-            d.pair(
-                SECOND,
-                2,
-                smooth(
-                    [
-                        (hx + 0.02, hy + 0.1),
-                        (hx + hw * 0.95, hy + 0.0),
-                        (hx + hw * 1.12, hy + 0.22),
-                        (hx + hw * 0.6, hy + 0.36),
-                        (hx + 0.02, hy + 0.42),
-                    ]
-                ),
-                x=hx,
-            )
+            d.pair(SECOND, 2, smooth([(hx + 0.02, hy + 0.1), (hx + hw * 0.95, hy + 0.0),
+                                      (hx + hw * 1.12, hy + 0.22),
+                                      (hx + hw * 0.6, hy + 0.36), (hx + 0.02, hy + 0.42)]), x=hx)
         elif k[6] > 0.6:
             d.pair(SECOND, 2, ellipse(hx + 0.22, hy - 0.08, 0.16, 0.17, n=20), x=hx)
         d.put(SECOND, 3, ellipse(hx, hy + 0.17, 0.22, 0.17))
@@ -865,13 +581,9 @@ def _monster(i: Identity, m: tuple[float, ...]) -> _Drawing:
     body = np.stack([w * np.cos(t) * fur * (1 + 0.14 * np.sin(t)), 0.08 + 0.72 * np.sin(t) * fur], 1)
     horns = _choice(k[1], "horns", "antennae", "ears", "spikes")
     if horns == "horns":
-        d.pair(
-            WHITE if i.colours[0] != "white" else ACCENT,
-            10,
-            smooth(
-                [(w * 0.3, -0.5), (w * 0.62, -0.8), (w * 0.62, -1.05), (w * 0.95, -0.75), (w * 0.85, -0.35)]
-            ),
-        )
+        d.pair(WHITE if i.colours[0] != "white" else ACCENT, 10,
+               smooth([(w * 0.3, -0.5), (w * 0.62, -0.8), (w * 0.62, -1.05), (w * 0.95, -0.75),
+                       (w * 0.85, -0.35)]))
     elif horns == "antennae":
         d.pair(MAIN, 10, thick([(w * 0.3, -0.5), (w * 0.5, -0.8), (w * 0.75 + 0.05 * m[1], -0.95)], 0.08))
         d.pair(ACCENT, 11, ellipse(w * 0.75 + 0.05 * m[1], -0.95, 0.13, 0.13, n=16))
@@ -880,9 +592,8 @@ def _monster(i: Identity, m: tuple[float, ...]) -> _Drawing:
     else:
         for n, x in enumerate((-0.36, -0.12, 0.12, 0.36)):
             d.put(ACCENT, 10 + n, [(x - 0.14, -0.42), (x * 1.25, -0.98 + abs(x) * 0.5), (x + 0.14, -0.42)])
-    d.pair(
-        MAIN, 6, thick([(w * 0.8, 0.25), (w + 0.2, 0.12 - wave), (w + 0.28, -0.22 - wave)], [0.2, 0.17, 0.17])
-    )
+    d.pair(MAIN, 6, thick([(w * 0.8, 0.25), (w + 0.2, 0.12 - wave), (w + 0.28, -0.22 - wave)],
+                          [0.2, 0.17, 0.17]))
     d.pair(SECOND, 7, ellipse(w + 0.28, -0.26 - wave, 0.13, 0.13, n=16))
     d.pair(ACCENT if k[4] > 0.5 else SECOND, 8, ellipse(w * 0.5, 0.82, 0.26, 0.15))
     d.put(MAIN, 1, body)
@@ -906,12 +617,8 @@ def _monster(i: Identity, m: tuple[float, ...]) -> _Drawing:
         d.pair(WHITE, 21, [(w * 0.2, 0.1), (w * 0.55, 0.1), (w * 0.38, 0.4)])
     else:
         d.put(WHITE, 20, arc(0, 0.06, w * 0.62, 0.3, 0, 180, 16))
-        d.put(
-            DARK,
-            20,
-            thick(arc(0, 0.06, w * 0.62, 0.3, 0, 180, 16), 0.05),
-            thick([(-w * 0.64, 0.07), (w * 0.64, 0.07)], 0.05),
-        )
+        d.put(DARK, 20, thick(arc(0, 0.06, w * 0.62, 0.3, 0, 180, 16), 0.05),
+              thick([(-w * 0.64, 0.07), (w * 0.64, 0.07)], 0.05))
         for x in (-0.14, 0.14):
             d.put(DARK, 20, thick([(x, 0.06), (x, 0.32)], 0.045))
     return d
@@ -925,13 +632,11 @@ def _sunglasses(i: Identity, m: tuple[float, ...]) -> _Drawing:
     shapes = {
         "round": ellipse(x, 0, 0.45, 0.47),
         "square": rounded(x - 0.43, -h, x + 0.43, h, 0.13),
-        "cat eye": smooth(
-            [(0.08, -0.2), (0.5, -h * 0.9), (1.04, -h - 0.2), (0.92, 0.1), (0.6, h), (0.2, h * 0.7)]
-        ),
+        "cat eye": smooth([(0.08, -0.2), (0.5, -h * 0.9), (1.04, -h - 0.2), (0.92, 0.1), (0.6, h),
+                           (0.2, h * 0.7)]),
         "heart": _heart(x, -0.03, 0.52),
-        "aviator": smooth(
-            [(0.06, -0.28), (0.5, -h), (0.93, -0.3), (0.88, 0.15), (0.55, h + 0.08), (0.2, 0.25)]
-        ),
+        "aviator": smooth([(0.06, -0.28), (0.5, -h), (0.93, -0.3), (0.88, 0.15), (0.55, h + 0.08),
+                           (0.2, 0.25)]),
     }
     outer = shapes[form]
     middle = outer.mean(0)
@@ -961,58 +666,14 @@ def _poop(i: Identity, m: tuple[float, ...]) -> _Drawing:
     d, k = _Drawing(), i.shape
     a, top = 0.62 + 0.12 * k[0], -0.72 - 0.14 * k[6]
     lean = 0.05 * m[0] + 0.16 * (k[1] - 0.5)
-    d.put(
-        MAIN,
-        1,
-        smooth(
-            [(-0.55, 0.36), (0.55, 0.36), (0.95, 0.56), (0.86, 0.86), (0, 0.92), (-0.86, 0.86), (-0.95, 0.56)]
-        ),
-    )
-    d.put(
-        MAIN,
-        2,
-        smooth(
-            [
-                (-a * 0.8, -0.06),
-                (a * 0.8, -0.06),
-                (a * 1.1, 0.18),
-                (a * 0.95, 0.44),
-                (0, 0.5),
-                (-a * 0.95, 0.44),
-                (-a * 1.1, 0.18),
-            ]
-        ),
-    )
-    d.put(
-        MAIN,
-        3,
-        smooth(
-            [
-                (-0.3, -0.42),
-                (0.34, -0.38),
-                (0.54, -0.18),
-                (0.42, 0.02),
-                (0, 0.07),
-                (-0.42, 0.02),
-                (-0.52, -0.2),
-            ]
-        ),
-    )
-    d.put(
-        MAIN,
-        4,
-        smooth(
-            [
-                (-0.26, -0.32),
-                (-0.2, -0.55),
-                (lean + 0.05, top),
-                (lean + 0.1, top),
-                (0.24, -0.52),
-                (0.3, -0.32),
-                (0, -0.27),
-            ]
-        ),
-    )
+    d.put(MAIN, 1, smooth([(-0.55, 0.36), (0.55, 0.36), (0.95, 0.56), (0.86, 0.86), (0, 0.92), (-0.86, 0.86),
+                           (-0.95, 0.56)]))
+    d.put(MAIN, 2, smooth([(-a * 0.8, -0.06), (a * 0.8, -0.06), (a * 1.1, 0.18), (a * 0.95, 0.44), (0, 0.5),
+                           (-a * 0.95, 0.44), (-a * 1.1, 0.18)]))
+    d.put(MAIN, 3, smooth([(-0.3, -0.42), (0.34, -0.38), (0.54, -0.18), (0.42, 0.02), (0, 0.07),
+                           (-0.42, 0.02), (-0.52, -0.2)]))
+    d.put(MAIN, 4, smooth([(-0.26, -0.32), (-0.2, -0.55), (lean + 0.05, top), (lean + 0.1, top),
+                           (0.24, -0.52), (0.3, -0.32), (0, -0.27)]))
     if k[5] > 0.4:
         d.pair(ROSE if k[5] < 0.75 else ACCENT, 14, ellipse(0.52, 0.36, 0.14, 0.09, n=16))
     _eyes(d, i, _choice(k[2], "open", "happy", "open", "button"), 0, 0.12, 0.27, 0.13)
@@ -1037,13 +698,9 @@ def _car(i: Identity, m: tuple[float, ...]) -> _Drawing:
     sway = 0.06 * m[0]
     ax = 0.62 if k[4] > 0.5 else 0.3
     d.put(STEEL, 9, thick([(ax, -0.1), (ax + sway + 0.05, -1.0)], 0.045))
-    d.put(
-        ACCENT,
-        10,
-        [(ax + 0.05 + sway, -0.97), (ax + 0.3 + sway, -0.86), (ax + 0.04 + sway, -0.74)]
-        if k[4] % 0.5 > 0.25
-        else ellipse(ax + 0.05 + sway, -0.93, 0.1, 0.1, n=16),
-    )
+    d.put(ACCENT, 10, [(ax + 0.05 + sway, -0.97), (ax + 0.3 + sway, -0.86),
+                       (ax + 0.04 + sway, -0.74)] if k[4] % 0.5 > 0.25
+          else ellipse(ax + 0.05 + sway, -0.93, 0.1, 0.1, n=16))
     if k[2] > 0.4:
         d.put(ACCENT, 5, thick([(0.66, 0.0), (0.72, -0.36)], 0.09))
         d.put(ACCENT, 5, thick([(0.5, -0.4), (0.92, -0.44)], 0.13))
@@ -1071,11 +728,8 @@ def _car(i: Identity, m: tuple[float, ...]) -> _Drawing:
     turn = math.pi * m[1]
     for n, x in enumerate((-0.5, 0.5)):
         d.put(DARK, 7 + n, ellipse(x, 0.48, r, r))
-        d.put(
-            WHITE if k[5] < 0.33 else ACCENT if k[5] < 0.66 else GOLD,
-            11 + n,
-            ellipse(x, 0.48, r * 0.58, r * 0.58, n=20),
-        )
+        d.put(WHITE if k[5] < 0.33 else ACCENT if k[5] < 0.66 else GOLD, 11 + n,
+              ellipse(x, 0.48, r * 0.58, r * 0.58, n=20))
         for a in (turn, turn + math.pi / 2):
             c, s = r * 0.5 * math.cos(a), r * 0.5 * math.sin(a)
             d.put(DARK, 11 + n, thick([(x - c, 0.48 - s), (x + c, 0.48 + s)], 0.05))
@@ -1105,40 +759,15 @@ def _cartoon(i: Identity, m: tuple[float, ...]) -> _Drawing:
         d.put(DARK, 20, thick([(0, crown + 0.1), (0.06 * m[2], crown - 0.22)], 0.07))
         d.put(SECOND, 21, ellipse(0.06 * m[2], crown - 0.26, 0.13, 0.13, n=16))
     elif top == "leaf":
-        d.put(
-            LEAF,
-            20,
-            ellipse(0.16, crown - 0.1, 0.09, 0.22, 1.0),
-            ellipse(-0.14, crown - 0.08, 0.08, 0.17, -1.0),
-        )
+        d.put(LEAF, 20, ellipse(0.16, crown - 0.1, 0.09, 0.22, 1.0),
+              ellipse(-0.14, crown - 0.08, 0.08, 0.17, -1.0))
     bodies = {
         "round": ellipse(0, 0.0, 0.66, 0.66),
         "square": rounded(-0.58, -0.64, 0.58, 0.62, 0.16),
-        "drop": smooth(
-            [
-                (0, -0.78),
-                (0.3, -0.32),
-                (0.62, 0.14),
-                (0.46, 0.54),
-                (0, 0.66),
-                (-0.46, 0.54),
-                (-0.62, 0.14),
-                (-0.3, -0.32),
-            ]
-        ),
-        "bean": smooth(
-            [
-                (0, -0.66),
-                (0.42, -0.5),
-                (0.46, -0.1),
-                (0.58, 0.35),
-                (0.36, 0.64),
-                (-0.36, 0.64),
-                (-0.58, 0.35),
-                (-0.46, -0.1),
-                (-0.42, -0.5),
-            ]
-        ),
+        "drop": smooth([(0, -0.78), (0.3, -0.32), (0.62, 0.14), (0.46, 0.54), (0, 0.66), (-0.46, 0.54),
+                        (-0.62, 0.14), (-0.3, -0.32)]),
+        "bean": smooth([(0, -0.66), (0.42, -0.5), (0.46, -0.1), (0.58, 0.35), (0.36, 0.64), (-0.36, 0.64),
+                        (-0.58, 0.35), (-0.46, -0.1), (-0.42, -0.5)]),
     }
     d.put(MAIN, 1, bodies[form])
     if k[6] > 0.5:
@@ -1188,11 +817,10 @@ def _robot(i: Identity, m: tuple[float, ...]) -> _Drawing:
         d.put(DARK, 29, rounded(-hw * 0.78, -0.58, hw * 0.78, -0.34, 0.12))
         d.pair(GOLD, 30, ellipse(hw * 0.4, -0.46, 0.075, 0.085, n=14))
     else:
-        eye = (
-            ellipse(hw * 0.46, -0.46, 0.14, 0.14, n=18)
-            if eyes == "round"
-            else rounded(hw * 0.46 - 0.13, -0.58, hw * 0.46 + 0.13, -0.34, 0.02)
-        )
+        eye = ellipse(hw * 0.46, -0.46, 0.14, 0.14, n=18) if eyes == "round" else rounded(hw * 0.46 - 0.13,
+                                                                                          -0.58,
+                                                                                          hw * 0.46 + 0.13,
+                                                                                          -0.34, 0.02)
         d.pair(WHITE, 30, eye)
         d.pair(DARK, 31, ellipse(hw * 0.46 - 0.02, -0.45, 0.075, 0.075, n=14))
     d.put(_ink(i, MAIN), 25, rounded(-0.2, -0.27, 0.2, -0.19, 0.02))
@@ -1221,21 +849,10 @@ def _vase(i: Identity, m: tuple[float, ...]) -> _Drawing:
             if flowers == "three":
                 _flower(d, x, top, 0.135, 80 + 3 * q)
             else:
-                d.put(
-                    ACCENT,
-                    80 + 3 * q,
-                    smooth(
-                        [
-                            (x - 0.14, top - 0.2),
-                            (x - 0.05, top - 0.1),
-                            (x, top - 0.24),
-                            (x + 0.05, top - 0.1),
-                            (x + 0.14, top - 0.2),
-                            (x + 0.1, top + 0.1),
-                            (x - 0.1, top + 0.1),
-                        ]
-                    ),
-                )
+                d.put(ACCENT, 80 + 3 * q, smooth([(x - 0.14, top - 0.2), (x - 0.05, top - 0.1),
+                                                  (x, top - 0.24), (x + 0.05, top - 0.1),
+                                                  (x + 0.14, top - 0.2), (x + 0.1, top + 0.1),
+                                                  (x - 0.1, top + 0.1)]))
     elif flowers == "one":
         x = 0.05 * m[1]
         d.put(LEAF, 9, thick([(0, -0.1), (x, -0.65)], 0.07))
@@ -1282,24 +899,13 @@ def _clock(i: Identity, m: tuple[float, ...]) -> _Drawing:
         a = q * math.pi * (1 / 6 if k[3] > 0.5 else 0.5)
         c, s = math.cos(a), math.sin(a)
         big = k[3] <= 0.5 or q % 3 == 0
-        d.put(
-            ink,
-            2,
-            thick(
-                [
-                    (r * (0.7 if big else 0.78) * c, y + r * (0.7 if big else 0.78) * s),
-                    (r * 0.92 * c, y + r * 0.92 * s),
-                ],
-                0.08 if big else 0.045,
-            ),
-        )
+        d.put(ink, 2, thick([(r * (0.7 if big else 0.78) * c, y + r * (0.7 if big else 0.78) * s),
+                             (r * 0.92 * c, y + r * 0.92 * s)],
+                            0.08 if big else 0.045))
     for n, (length, width, turn) in enumerate(((0.44, 0.12, m[0]), (0.66, 0.085, m[1]))):
         a = -math.pi * (0.72 if n == 0 else 0.22) + 0.9 * math.pi * turn
-        d.put(
-            (ACCENT if k[5] > 0.4 and face == WHITE and i.colours[2] != "white" else ink),
-            20 + n,
-            thick([(0, y), (r * length * math.cos(a), y + r * length * math.sin(a))], width),
-        )
+        d.put((ACCENT if k[5] > 0.4 and face == WHITE and i.colours[2] != "white" else ink), 20 + n,
+              thick([(0, y), (r * length * math.cos(a), y + r * length * math.sin(a))], width))
     d.put(ink, 22, ellipse(0, y, 0.08, 0.08, n=14))
     return d
 
@@ -1310,13 +916,8 @@ def _teapot(i: Identity, m: tuple[float, ...]) -> _Drawing:
     w, h = 0.48 + 0.1 * k[0], 0.42 + 0.14 * k[1]
     d.put(ACCENT, 5, thick(arc(w * 0.9, 0.18, 0.32 + 0.08 * k[2], 0.26 + 0.1 * k[2], -115, 115, 16), 0.12))
     up = -0.14 - 0.16 * k[3]
-    d.put(
-        MAIN,
-        6,
-        thick(
-            [(-w * 0.6, 0.44), (-w - 0.12, 0.26), (-w - 0.2, 0.04), (-w - 0.36, up)], [0.3, 0.2, 0.15, 0.13]
-        ),
-    )
+    d.put(MAIN, 6, thick([(-w * 0.6, 0.44), (-w - 0.12, 0.26), (-w - 0.2, 0.04), (-w - 0.36, up)],
+                         [0.3, 0.2, 0.15, 0.13]))
     d.put(SECOND, 6, thick([(-w - 0.29, up + 0.1), (-w - 0.38, up - 0.03)], 0.17))
     d.put(SECOND, 7, rounded(-w * 0.62, 0.2 + h * 0.8, w * 0.62, 0.24 + h, 0.05))
     d.put(MAIN, 1, ellipse(0, 0.2, w, h, n=36))
@@ -1334,20 +935,8 @@ def _teapot(i: Identity, m: tuple[float, ...]) -> _Drawing:
     if badge == "flower":
         _flower(d, 0, 0.24, 0.13, 80)
     elif badge == "band":
-        d.put(
-            SECOND,
-            1,
-            smooth(
-                [
-                    (-w * 0.98, 0.16),
-                    (0, 0.22),
-                    (w * 0.98, 0.16),
-                    (w * 0.96, 0.32),
-                    (0, 0.4),
-                    (-w * 0.96, 0.32),
-                ]
-            ),
-        )
+        d.put(SECOND, 1, smooth([(-w * 0.98, 0.16), (0, 0.22), (w * 0.98, 0.16), (w * 0.96, 0.32), (0, 0.4),
+                                 (-w * 0.96, 0.32)]))
     else:
         _badge(d, badge, 0, 0.24, 0.2, SECOND)
     return d
@@ -1361,43 +950,16 @@ def _can(i: Identity, m: tuple[float, ...]) -> _Drawing:
         lean = 0.06 * m[0]
         d.put(ACCENT, 9, thick([(0.12, -0.7), (0.24 + lean, -1.12), (0.52 + lean, -1.2)], 0.1))
     d.put(STEEL, 4, rounded(-w * 0.9, 0.7, w * 0.9, 0.95, 0.1))
-    d.put(
-        MAIN,
-        1,
-        [
-            (-w * 0.84, -0.78),
-            (w * 0.84, -0.78),
-            (w, -0.58),
-            (w, 0.72),
-            (w * 0.9, 0.84),
-            (-w * 0.9, 0.84),
-            (-w, 0.72),
-            (-w, -0.58),
-        ],
-    )
+    d.put(MAIN, 1, [(-w * 0.84, -0.78), (w * 0.84, -0.78), (w, -0.58), (w, 0.72), (w * 0.9, 0.84),
+                    (-w * 0.9, 0.84),
+                    (-w, 0.72), (-w, -0.58)])
     label = _choice(k[2], "none", "band", "wave", "two bands")
     if label == "band":
         d.put(SECOND, 1, [(-w, -0.28), (w, -0.28), (w, 0.42), (-w, 0.42)])
     elif label == "wave":
-        d.put(
-            SECOND,
-            1,
-            smooth(
-                [
-                    (-w, -0.05),
-                    (-w, -0.05),
-                    (-w * 0.3, 0.2),
-                    (w * 0.3, -0.2),
-                    (w, -0.05),
-                    (w, -0.05),
-                    (w, 0.72),
-                    (w, 0.72),
-                    (0, 0.78),
-                    (-w, 0.72),
-                    (-w, 0.72),
-                ]
-            ),
-        )
+        d.put(SECOND, 1, smooth([(-w, -0.05), (-w, -0.05), (-w * 0.3, 0.2), (w * 0.3, -0.2), (w, -0.05),
+                                 (w, -0.05), (w, 0.72), (w, 0.72),
+                                 (0, 0.78), (-w, 0.72), (-w, 0.72)]))
     elif label == "two bands":
         for y in (-0.48, 0.52):
             d.put(SECOND, 1, [(-w, y), (w, y), (w, y + 0.15), (-w, y + 0.15)])
@@ -1421,19 +983,10 @@ def _toaster(i: Identity, m: tuple[float, ...]) -> _Drawing:
     for n, x in enumerate(slices):
         w = 0.29 if len(slices) == 2 else 0.46
         y = -0.78 + rise * (1 - 2 * n)
-        crust = smooth(
-            [
-                (x - w, y + 0.12),
-                (x - w * 0.75, y - 0.06),
-                (x, y - 0.03),
-                (x + w * 0.75, y - 0.06),
-                (x + w, y + 0.12),
-                (x + w * 0.85, y + 0.3),
-                (x + w * 0.85, 0.0),
-                (x - w * 0.85, 0.0),
-                (x - w * 0.85, y + 0.3),
-            ]
-        )
+        crust = smooth([(x - w, y + 0.12), (x - w * 0.75, y - 0.06), (x, y - 0.03), (x + w * 0.75, y - 0.06),
+                        (x + w, y + 0.12),
+                        (x + w * 0.85, y + 0.3), (x + w * 0.85, 0.0), (x - w * 0.85, 0.0),
+                        (x - w * 0.85, y + 0.3)])
         d.put(FLAME, 10 + n, crust)
         d.put(GOLD if k[2] > 0.5 else WHITE, 10 + n, (crust - (x, y + 0.3)) * 0.76 + (x, y + 0.32))
     d.put(DARK, 5, rounded(-0.72, 0.62, -0.42, 0.8, 0.05), rounded(0.42, 0.62, 0.72, 0.8, 0.05))
@@ -1446,11 +999,8 @@ def _toaster(i: Identity, m: tuple[float, ...]) -> _Drawing:
     dial = _choice(k[3], "dial", "face", "star", "heart")
     if dial == "dial":
         d.put(SECOND if k[4] <= 0.4 else ACCENT, 8, ellipse(0.42, 0.1, 0.17, 0.17, n=20))
-        d.put(
-            DARK,
-            9,
-            thick([(0.42, 0.1), (0.42 + 0.12 * math.cos(6 * k[6]), 0.1 + 0.12 * math.sin(6 * k[6]))], 0.06),
-        )
+        d.put(DARK, 9, thick([(0.42, 0.1), (0.42 + 0.12 * math.cos(6 * k[6]),
+                                            0.1 + 0.12 * math.sin(6 * k[6]))], 0.06))
         d.put(SECOND, 8, rounded(-0.6, 0.0, 0.05, 0.2, 0.1))
     elif dial == "face":
         _eyes(d, i, "open", 0, 0.02, 0.3, 0.11)
@@ -1525,9 +1075,8 @@ def _sofa(i: Identity, m: tuple[float, ...]) -> _Drawing:
     if pillow in ("one", "two"):
         turn = 0.12 * m[0]
         base = np.array([(-0.19, -0.17), (0.19, -0.17), (0.17, 0.19), (-0.17, 0.19)])
-        rot = np.array(
-            [(math.cos(0.3 + turn), math.sin(0.3 + turn)), (-math.sin(0.3 + turn), math.cos(0.3 + turn))]
-        )
+        rot = np.array([(math.cos(0.3 + turn), math.sin(0.3 + turn)),
+                        (-math.sin(0.3 + turn), math.cos(0.3 + turn))])
         d.put(ACCENT, 20, smooth(np.repeat(base @ rot + (-0.5, -0.14), 2, 0)))
         if pillow == "two":
             d.put(ACCENT, 21, smooth(np.repeat(base @ rot.T + (0.5, -0.14), 2, 0)))
@@ -1604,7 +1153,7 @@ def _marked(identity: Identity, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         column = u * f + 0.5 * (np.floor(row) % 2)
         return (column % 1 - 0.5) ** 2 + (row % 1 - 0.5) ** 2 < 0.095
     if identity.marking == "patched":  # a few large irregular blots
-        return np.sin(3.4 * u + 6 * t) + np.sin(3.8 * v + 1.3 * u + 9 * t) > 0.75
+        return np.sin(4.6 * u + 1.5 * v + 6 * t) + np.sin(5.2 * v - 2.1 * u + 9 * t) > 0.6
     return np.zeros(u.shape, bool)
 
 
@@ -1619,7 +1168,7 @@ def scene(identity: Identity, pose: Pose) -> Scene:
     return replace(drawn, slot=slot)
 
 
-# --- Individuals ------------------------------------------------------------------------------------------------
+# ---------------- individuals
 
 
 def _named(cls: str, colours: str, marking: str, *shape: float) -> Identity:
@@ -1633,25 +1182,21 @@ SUBJECTS: dict[str, Identity] = {
     "backpack dog": _named("backpack", "brown white teal", "plain", 0.8, 0.95, 0.1, 0.8, 0.8, 0.1, 0.95, 0.5),
     "berry bowl": _named("bowl", "white blue red", "plain", 0.6, 0.4, 0.9, 0.8, 0.7, 0.9, 0.2, 0.5),
     "candle": _named("candle", "purple white yellow", "plain", 0.8, 0.6, 0.5, 0.9, 0.7, 0.1, 0.5, 0.5),
-    "cat #1": _named("cat", "orange white blue", "striped", 0.4, 0.8, 0.7, 0.35, 0.9, 0.3, 0.9, 0.1),
-    "colorful sneaker": _named(
-        "sneaker", "teal pink yellow", "patched", 0.2, 0.9, 0.9, 0.1, 0.9, 0.9, 0.2, 0.6
-    ),
+    "cat #1": _named("cat", "orange white blue", "striped", 0.4, 0.8, 0.7, 0.35, 0.9, 0.3, 0.7, 0.2),
+    "colorful sneaker": _named("sneaker", "teal pink yellow", "patched", 0.2, 0.9, 0.9, 0.1, 0.9, 0.9, 0.2,
+                               0.6),
     "dog #1": _named("dog", "brown white red", "plain", 0.1, 0.9, 0.3, 0.8, 0.1, 0.3, 0.6, 0.5),
     "dog #5": _named("dog", "white black blue", "spotted", 0.5, 0.5, 0.2, 0.6, 0.1, 0.3, 0.3, 0.3),
     "dog #6": _named("dog", "orange white green", "plain", 0.9, 0.4, 0.9, 0.4, 0.5, 0.9, 0.9, 0.5),
     "dog #7": _named("dog", "black orange pink", "plain", 0.9, 0.9, 0.2, 0.9, 0.1, 0.6, 0.9, 0.5),
     "duck toy": _named("duck toy", "yellow orange red", "plain", 0.5, 0.5, 0.5, 0.8, 0.1, 0.2, 0.5, 0.5),
     "fancy boot": _named("boot", "purple pink yellow", "plain", 0.3, 0.9, 0.3, 0.4, 0.9, 0.2, 0.9, 0.5),
-    "grey sloth plushie": _named(
-        "plushie", "gray white green", "plain", 0.6, 0.3, 0.4, 0.6, 0.9, 0.1, 0.2, 0.5
-    ),
-    "monster toy": _named(
-        "monster toy", "green yellow purple", "spotted", 0.1, 0.1, 0.6, 0.1, 0.8, 0.9, 0.8, 0.9
-    ),
-    "pink sunglasses": _named(
-        "sunglasses", "pink purple yellow", "plain", 0.7, 0.4, 0.6, 0.4, 0.8, 0.5, 0.1, 0.5
-    ),
+    "grey sloth plushie": _named("plushie", "gray white green", "plain", 0.6, 0.3, 0.4, 0.6, 0.9, 0.1, 0.2,
+                                 0.5),
+    "monster toy": _named("monster toy", "green yellow purple", "spotted", 0.1, 0.1, 0.6, 0.1, 0.8, 0.9, 0.8,
+                          0.9),
+    "pink sunglasses": _named("sunglasses", "pink purple yellow", "plain", 0.7, 0.4, 0.6, 0.4, 0.8, 0.5, 0.1,
+                              0.5),
     "poop emoji": _named("poop emoji", "brown white pink", "plain", 0.5, 0.8, 0.1, 0.4, 0.1, 0.6, 0.5, 0.5),
     "rc car": _named("rc car", "blue white red", "plain", 0.9, 0.5, 0.9, 0.4, 0.2, 0.2, 0.5, 0.5),
     "red cartoon": _named("cartoon", "red white blue", "plain", 0.1, 0.7, 0.3, 0.1, 0.9, 0.7, 0.2, 0.5),
@@ -1699,11 +1244,12 @@ def distance(a: Identity, b: Identity) -> float:
 
 
 def too_close(a: Identity, b: Identity) -> bool:
-    """Whether `a` and `b` could be taken for one another: one class, and alike in dress or nearly alike in all.
+    """Whether `a` and `b`, of one class, could be taken for one another: alike in dress or nearly so in all.
 
-    Alike in dress: the same three colours and the same marking, whatever the shape. Nearly alike: a `distance`
-    under 0.5. `random_identity` redraws those that are too close to a named subject, so that a model taught on
-    random individuals has seen none of the `SUBJECTS`.
+    Alike in dress: the same three colours and the same marking, whatever the shape. Nearly so in all: a
+    `distance` under 0.5. `random_identity` redraws those that are too close to a named subject,
+    so that a model
+    taught on random individuals has seen none of the `SUBJECTS`.
     """
     return a.cls == b.cls and ((a.colours, a.marking) == (b.colours, b.marking) or distance(a, b) < 0.5)
 
