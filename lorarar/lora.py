@@ -18,11 +18,11 @@ import re
 import secrets
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -398,50 +398,52 @@ def _scaled(factor: Tensor, scale: float) -> Tensor:
     return product
 
 
-def _scales_of_config(config: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401
-    """A function layer name, rank → (alpha, scale) from a peft config (also as diffusers stores it)."""
+Scaling = Callable[[str, int | None], tuple[float, float]]
+
+
+def _scaling(config: Mapping[str, Any], where: str) -> Scaling:
+    """A peft config (also as diffusers stores it) as a function: layer, rank → alpha and scale."""
     if config.get("use_dora"):
-        raise LoRAError(f"{where}: is a DoRA, which is not a sum of LoRAs; retrain or export it as LoRA")
-    default, patterns = config.get("lora_alpha"), config.get("alpha_pattern") or {}
+        raise LoRAError(f"{where}: is a DoRA, which no sum of LoRAs equals; retrain or export it as LoRA")
+    default = config.get("lora_alpha", config.get("alpha"))  # LoHa and LoKr call it alpha
+    whole_rank, patterns = config.get("r"), config.get("alpha_pattern") or {}
     root = math.sqrt if config.get("use_rslora") else float
-    if not isinstance(patterns, dict) or not all(
-        isinstance(a, int | float) for a in (*patterns.values(), *([] if default is None else [default]))
-    ):
-        raise LoRAError(f"{where}: its LoRA config has a damaged lora_alpha or alpha_pattern; re-export it")
+    numbers = [x for x in (default, whole_rank, *patterns.values()) if x is not None]
+    if not all(isinstance(x, int | float) and math.isfinite(x) and x != 0 for x in numbers):
+        raise LoRAError(f"{where}: its LoRA config has a damaged rank, alpha or alpha_pattern; re-export it")
     if any(not re.fullmatch(r"\^?[\w.\\]+\$?", p) for p in patterns):
         # peft reads them as regular expressions; a stranger's are not worth running.
         raise LoRAError(f"{where}: its LoRA config has alpha_pattern as expressions, expected layer names")
     suffixes = {p.strip("^$").replace("\\", ""): float(a) for p, a in patterns.items()}
 
-    def alpha_and_scale(name: str, rank: int) -> tuple[float, float]:
-        alpha = float(rank if default is None else default)
-        for suffix, value in suffixes.items():
-            if name == suffix or name.endswith(f".{suffix}"):
-                alpha = value
-                break
+    def scaling(layer: str, rank: int | None) -> tuple[float, float]:
+        rank = rank or whole_rank
+        if rank is None:
+            raise LoRAError(f"{where}: its LoRA config has no r; add it")
+        matching = (a for suffix, a in suffixes.items() if f".{layer}".endswith(f".{suffix}"))
+        alpha = next(matching, float(rank if default is None else default))
         return alpha, alpha / root(rank)
 
-    return alpha_and_scale
+    return scaling
 
 
-def _configs(path: Path, metadata: Mapping[str, str], peft: bool) -> dict[str, Any]:
-    """Component → its peft config: from diffusers' metadata or the adapter_config.json beside a peft file."""
+def _configs(path: Path, metadata: Mapping[str, str], peft: bool) -> dict[str, Scaling]:
+    """Component → scaling, from diffusers' metadata or the adapter_config.json beside a peft file."""
     beside = path.parent / "adapter_config.json"
     try:
         if "lora_adapter_metadata" in metadata:
-            flat = json.loads(metadata["lora_adapter_metadata"])
             configs: dict[str, dict[str, Any]] = {}
-            for key, value in flat.items():
+            for key, value in json.loads(metadata["lora_adapter_metadata"]).items():
                 component, _, name = key.rpartition(".")
                 configs.setdefault(component, {})[name] = value
         elif peft and beside.is_file() and beside.stat().st_size < 1 << 20:
             configs = {"": json.loads(beside.read_text("utf-8"))}
         else:
             return {}
-        return {component: _scales_of_config(config, str(path)) for component, config in configs.items()}
-    except (ValueError, AttributeError, RecursionError, OSError) as error:
-        if isinstance(error, LoRAError):
-            raise
+        return {component: _scaling(config, str(path)) for component, config in configs.items()}
+    except LoRAError:
+        raise
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError, OSError):
         raise LoRAError(f"{path}: its LoRA config (alpha and rank) is damaged; export it again") from None
 
 
@@ -452,22 +454,6 @@ def _alpha(path: Path, key: str, value: Tensor) -> float:
     return alpha
 
 
-def _check_pair(path: Path, layer: str, up: Tensor, down: Tensor) -> None:
-    def fail(what: str) -> NoReturn:
-        raise LoRAError(f"{path}: layer {_show(layer)}: {what}; export or download the file again")
-
-    shapes = f"up {tuple(up.shape)} and down {tuple(down.shape)}"
-    if up.ndim != down.ndim or up.ndim not in (2, 4) or tuple(up.shape[2:]) not in ((), (1, 1)):
-        fail(f"shapes {shapes}, expected (out, r) and (r, in), or (out, r, 1, 1) and (r, in, kh, kw)")
-    if up.shape[1] != down.shape[0]:
-        fail(f"ranks differ: {shapes}, expected the same r")
-    if 0 in up.shape or 0 in down.shape:
-        fail(f"nothing in it: {shapes}")
-    for part, x in (("up", up), ("down", down)):
-        if not _finite(x):
-            fail(f"NaN or infinity in {part}, expected finite numbers")
-
-
 def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
     """Read a LoRA file of any dialect; alpha is folded in exactly, layer by layer.
 
@@ -475,7 +461,7 @@ def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
     multiplied by alpha / rank, in its own dtype where that is exact and in float32 otherwise. Where the file
     says nothing of alpha, alpha = rank, as everywhere.
 
-    With ``convert``, LoHa and LoKr become LoRA exactly (a product of ranks, see `_lycoris`).
+    With ``convert``, LoHa and LoKr become LoRA exactly, by their own algebra (see `_lycoris`).
 
     Raises:
         LoRAError: the file is not a whole, plain LoRA. Pickles are never opened.
@@ -483,8 +469,40 @@ def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
     path = Path(path)
     tensors, metadata = _open(path)
     source = Source(path.name, _HASHING.submit(_sha256, path))
-    layers: dict[str, dict[str, tuple[str, Tensor]]] = {}
-    dialects: Counter[str] = Counter()
+    layers, dialects = _group(path, tensors, convert)
+    peft = any(dialect.startswith("peft") for dialect in dialects)
+    configs = _configs(path, metadata, peft)
+    lora = LoRA(dialect=", ".join(sorted(dialects)), metadata=metadata, sources=[source])
+    for layer, parts in sorted(layers.items()):
+        if "up" in parts or "down" in parts:
+            up, down, rank = _plain(path, layer, parts)
+        else:
+            up, down, rank = _lycoris(path, layer, {part: x for part, (_, x) in parts.items()})
+        component, name = layer.split(".", 1)
+        config = configs.get(component) or configs.get("")
+        if config and "alpha" in parts:
+            raise LoRAError(f"{path}: layer {_show(layer)}: alpha is in tensors and config; remove one")
+        alpha, scale = None, 1.0
+        if config:
+            alpha, scale = config(name, rank)
+        elif "alpha" in parts:
+            alpha = _alpha(path, *parts["alpha"])
+            scale = alpha / rank if rank else 1.0
+        lora[layer] = _scaled(up, scale), down
+        if scale != 1 and not _finite(lora[layer][0]):
+            raise LoRAError(f"{path}: layer {_show(layer)}: overflows with alpha {alpha:g}; check alpha")
+        if alpha is not None:
+            lora.alphas[layer] = alpha
+    return lora
+
+
+Parts = dict[str, tuple[str, Tensor]]  # up, down, alpha, … → the file's key and tensor
+
+
+def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> tuple[dict[str, Parts], set[str]]:
+    """Layer → its parts, and the dialects met; refuses every key that is not one of a LoRA's."""
+    layers: dict[str, Parts] = {}
+    dialects: set[str] = set()
     for key, x in tensors.items():
         if re.search(r"dora_scale|lora_magnitude_vector", key):
             raise LoRAError(
@@ -499,19 +517,17 @@ def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
                 "remove it or export the LoRA again"
             )
         layer, dialect = named
+        if match["lycoris"] and not convert:
+            kind = "LoHa" if "hada" in key else "LoKr"
+            raise LoRAError(
+                f"{path}: {_show(key)}: this is a {kind}, not a LoRA; convert=True (--convert) makes it one"
+            )
+        if match["lycoris"]:
+            dialect += ", LoHa" if "hada" in key else ", LoKr"
+        elif match["peft"] and dialect == "diffusers":
+            dialect = "diffusers (lora_A, lora_B)"
         part = match["alpha"] or match["kohya"] or match["diffusers"] or match["lycoris"]
         part = part or _PEFT_PARTS[match["peft"]]
-        if match["peft"] and dialect == "diffusers":
-            dialect = "diffusers (lora_A, lora_B)"
-        elif dialect == "diffusers" and ".processor." in key:
-            dialect = "diffusers (attention processors)"
-        if match["lycoris"]:
-            dialect = "LoHa" if "hada" in part else "LoKr"
-            if not convert:
-                raise LoRAError(
-                    f"{path}: {_show(key)}: this is a {dialect}, not a LoRA; "
-                    "convert=True (--convert) turns it into one"
-                )
         parts = layers.setdefault(layer, {})
         if part in parts:
             raise LoRAError(
@@ -520,102 +536,93 @@ def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
             )
         parts[part] = key, x
         if part != "alpha":
-            dialects[dialect] += 1
+            dialects.add(dialect)
     if not layers:
         raise LoRAError(f"{path}: holds no LoRA layer; is it the right file?")
-
-    configs = _configs(path, metadata, peft="peft" in dialects)
-    lora = LoRA(dialect=", ".join(sorted(dialects)), metadata=metadata, sources=[source])
-    for layer in sorted(layers):
-        parts = layers[layer]
-        alpha = _alpha(path, *parts["alpha"]) if "alpha" in parts else None
-        if any(part.startswith(("hada", "lokr")) for part in parts):
-            pair = _lycoris(path, layer, {part: x for part, (_, x) in parts.items()}, alpha)
-            _check_pair(path, layer, *pair)
-            lora[layer] = pair
-        else:
-            for part, other in (("up", "down"), ("down", "up")):
-                if part not in parts:
-                    key = parts.get(other, next(iter(parts.values())))[0]
-                    raise LoRAError(
-                        f"{path}: layer {_show(layer)}: has {_show(key)} but no {part} matrix, "
-                        "expected both; export or download the file again"
-                    )
-            up, down = parts["up"][1], parts["down"][1]
-            _check_pair(path, layer, up, down)
-            rank, scale = down.shape[0], 1.0
-            component, name = layer.split(".", 1)
-            if config := configs.get(component) or configs.get(""):
-                if alpha is not None:
-                    raise LoRAError(
-                        f"{path}: layer {_show(layer)}: alpha stands in the tensors and in the config; "
-                        "remove one"
-                    )
-                alpha, scale = config(name, rank)
-            elif alpha is not None:
-                scale = alpha / rank
-            lora[layer] = _scaled(up, scale), down
-            if scale != 1 and not _finite(lora[layer][0]):
-                raise LoRAError(f"{path}: layer {_show(layer)}: overflows with alpha {alpha:g}; check alpha")
-        if alpha is not None:
-            lora.alphas[layer] = alpha
-    return lora
+    if any(dialect.startswith("peft, ") for dialect in dialects):
+        beside = path.parent / "adapter_config.json"
+        if not beside.is_file():
+            raise LoRAError(
+                f"{path}: its alpha is in adapter_config.json, which is not beside it; put it there"
+            )
+    return layers, dialects
 
 
-def _lycoris(path: Path, layer: str, parts: Mapping[str, Tensor], alpha: float | None) -> Pair:
-    """The LoRA that equals a LoHa or a LoKr (LyCORIS, arXiv 2309.14859), in float32, without an SVD.
+def _plain(path: Path, layer: str, parts: Parts) -> tuple[Tensor, Tensor, int]:
+    """``up``, ``down`` and rank of a layer with nothing missing, too much or wrong in it."""
+    if extra := sorted(set(parts) - {"up", "down", "alpha"}):
+        raise LoRAError(f"{path}: layer {_show(layer)}: {parts[extra[0]][0]} beside a LoRA; remove one")
+    for part, other in (("up", "down"), ("down", "up")):
+        if part not in parts:
+            raise LoRAError(
+                f"{path}: layer {_show(layer)}: has {_show(parts[other][0])} but no {part} matrix, "
+                "expected both; export or download the file again"
+            )
+    (_, up), (_, down) = parts["up"], parts["down"]
+    shapes = f"up {tuple(up.shape)} and down {tuple(down.shape)}"
+    wrong = None
+    if up.ndim != down.ndim or up.ndim not in (2, 4) or tuple(up.shape[2:]) not in ((), (1, 1)):
+        wrong = f"shapes {shapes}, expected (out, r) and (r, in), or (out, r, 1, 1) and (r, in, kh, kw)"
+    elif up.shape[1] != down.shape[0]:
+        wrong = f"ranks differ: {shapes}, expected the same r"
+    elif 0 in up.shape or 0 in down.shape:
+        wrong = f"nothing in it: {shapes}"
+    elif not (_finite(up) and _finite(down)):
+        wrong = "NaN or infinity in it, expected finite numbers"
+    if wrong:
+        raise LoRAError(f"{path}: layer {_show(layer)}: {wrong}; export or download the file again")
+    return up, down, down.shape[0]
 
-    LoHa, (A₁B₁) ∘ (A₂B₂) with ranks r: the row-wise Kronecker products of A₁, A₂ and of B₁, B₂, rank r².
-    LoKr, (A₁B₁) ⊗ (A₂B₂): (A₁ ⊗ A₂)(B₁ ⊗ B₂), the ranks' product. A side that is stored whole, W, counts as
-    W·I. Where this rank is more than the layer's own, ΔW·I or I·ΔW is smaller and is returned.
+
+def _lycoris(path: Path, layer: str, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, int | None]:
+    """The LoRA that equals a LoHa or a LoKr (LyCORIS, arXiv 2309.14859) without its scale, in float32.
+
+    LoHa, (A₁B₁) ∘ (A₂B₂): the row-wise Kronecker products of A₁, A₂ and of B₁, B₂; the ranks multiply.
+    LoKr, (A₁B₁) ⊗ (A₂B₂) = (A₁ ⊗ A₂)(B₁ ⊗ B₂); a side that is stored whole, W, counts as W·I or I·W.
+    Where that rank exceeds the layer's own, ΔW·I or I·ΔW is smaller and is returned. No SVD, no loss.
+
+    Returns ``up``, ``down`` and the rank that alpha is divided by (None when both sides are whole).
     """
-    known = {f"hada_w{i}_{s}" for i in (1, 2) for s in "ab"}
-    known |= {f"lokr_w{i}{s}" for i in (1, 2) for s in ("", "_a", "_b")} | {"alpha"}
     x = {part: t.float() for part, t in parts.items() if part != "alpha"}
-    bad = [part for part, t in x.items() if t.ndim != 2 or 0 in t.shape or not _finite(t)]
-    if bad or not set(parts) <= known or len({part[:4] for part in x}) != 1:
-        what = bad[0] if bad else ", ".join(sorted(parts))
-        raise LoRAError(
-            f"{path}: layer {_show(layer)}: {what}: expected a plain LoHa or LoKr of a linear layer "
-            "(finite matrices); export it as LoRA with the tool that made it"
-        )
+    shapes = ", ".join(f"{part} {tuple(t.shape)}" for part, t in sorted(x.items()))
+
+    def matrices(first: str, second: str) -> tuple[Tensor, Tensor]:
+        a, b = x.pop(first), x.pop(second)
+        if a.shape[1] != b.shape[0]:
+            raise ValueError
+        return a, b
+
+    def side(name: str) -> tuple[Tensor, Tensor]:
+        if name not in x:
+            return matrices(f"{name}_a", f"{name}_b")
+        whole = x.pop(name)
+        eye = torch.eye(min(whole.shape))
+        return (eye, whole) if whole.shape[0] < whole.shape[1] else (whole, eye)
+
     try:
+        if not x or not all(t.ndim == 2 and t.numel() and _finite(t) for t in x.values()):
+            raise ValueError
         if "hada_w1_a" in x:
-            a1, b1, a2, b2 = (x[f"hada_w{i}_{s}"] for i in (1, 2) for s in "ab")
+            (a1, b1), (a2, b2) = matrices("hada_w1_a", "hada_w1_b"), matrices("hada_w2_a", "hada_w2_b")
             rank = b1.shape[0]
             up = torch.einsum("oi,oj->oij", a1, a2).flatten(1)
             down = torch.einsum("im,jm->ijm", b1, b2).flatten(0, 1)
-            if a1.shape[1] != b1.shape[0] or a2.shape[1] != b2.shape[0]:
-                raise RuntimeError("ranks differ")
         else:
-            sides = []
-            rank = None
-            for i in (1, 2):
-                whole = x.get(f"lokr_w{i}")
-                if (whole is None) == (f"lokr_w{i}_a" not in x and f"lokr_w{i}_b" not in x):
-                    raise KeyError(f"lokr_w{i}")
-                if whole is None:
-                    sides.append((x[f"lokr_w{i}_a"], x[f"lokr_w{i}_b"]))
-                    rank = sides[-1][1].shape[0]
-                    if sides[-1][0].shape[1] != rank:
-                        raise RuntimeError("ranks differ")
-                elif whole.shape[0] < whole.shape[1]:
-                    sides.append((torch.eye(whole.shape[0]), whole))
-                else:
-                    sides.append((whole, torch.eye(whole.shape[1])))
-            up = torch.kron(sides[0][0], sides[1][0])
-            down = torch.kron(sides[0][1], sides[1][1])
-    except (KeyError, RuntimeError):
-        shapes = ", ".join(f"{part} {tuple(t.shape)}" for part, t in sorted(x.items()))
-        raise LoRAError(f"{path}: layer {_show(layer)}: parts missing or not matching: {shapes}") from None
-    if rank is not None and alpha is not None:  # two whole sides carry no scale
-        up = up * (alpha / rank)
+            rank = next((x[f"lokr_w{i}_b"].shape[0] for i in (2, 1) if f"lokr_w{i}_b" in x), None)
+            (a1, b1), (a2, b2) = side("lokr_w1"), side("lokr_w2")
+            up, down = torch.kron(a1, a2), torch.kron(b1, b2)
+        if x:
+            raise ValueError  # parts of another kind are left
+    except (KeyError, ValueError, RuntimeError):
+        raise LoRAError(
+            f"{path}: layer {_show(layer)}: {shapes or 'alpha alone'}: expected a whole LoHa or LoKr of a "
+            "linear layer, finite and of fitting shapes; export it as LoRA with the tool that made it"
+        ) from None
     if up.shape[1] > min(up.shape[0], down.shape[1]):
         whole = up @ down
-        if whole.shape[0] < whole.shape[1]:
-            return torch.eye(whole.shape[0]), whole
-        return whole, torch.eye(whole.shape[1])
-    return up, down
+        eye = torch.eye(min(whole.shape))
+        up, down = (eye, whole) if whole.shape[0] < whole.shape[1] else (whole, eye)
+    return up, down, rank
 
 
 # ---------------------------------------------------------------------------------------------------------
