@@ -1,11 +1,12 @@
-"""Sixteen ways to paint a scene: the style families of Table A1, and the 26 styles as fixed instances of them.
+"""Sixteen ways to paint a scene: the style families of Table A1, and its 26 styles as fixed instances.
 
 A *family* is a painter, a function from a `Scene` and eight knobs to pixels. A *style* is one instance of a
-family: fixed stroke, palette, light and background treatment. A view of it differs in incidental texture only.
+family: fixed stroke, palette, light and background treatment. Its views differ in incidental texture only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -24,7 +25,6 @@ from lorarar.shoebox.scene import (
     GOLD,
     MAIN,
     SECOND,
-    WHITE,
     Scene,
 )
 
@@ -41,7 +41,7 @@ _HUES = tuple(name for name in COLOUR_NAMES if name not in ("white", "gray", "bl
 class Style:
     """One instance of a style family.
 
-    family: one of `FAMILIES`, the words of the prompt; knobs: eight floats in [0, 1]: 0 the light's direction,
+    family: one of `FAMILIES`, the words of the prompt; knobs: eight floats in [0, 1]: 0 light's direction,
     1 stroke width, 2 texture scale, 3 strength, 4 to 7 as each painter says; hues: three colour names, the
     background's first; treatment: which background or variant, below `TREATMENTS[family]`.
     """
@@ -78,9 +78,10 @@ def _up(step: int) -> tuple[Array, Array, Array]:
 def _blur(x: Array, sigma: float) -> Array:
     """Gaussian blur of (CANVAS, CANVAS) or (…, 3), wide ones at reduced resolution."""
     step = 4 if sigma >= 3 else 2 if sigma >= 1.2 else 1
-    n, tail = CANVAS // step, x.shape[2:]
-    if step > 1:
-        x = x.reshape(n, step, n, step, *tail).mean((1, 3))
+    tail = x.shape[2:]
+    for _ in range(step // 2):
+        x = x[0::2] + x[1::2]
+        x = (x[:, 0::2] + x[:, 1::2]) * 0.25
     s = sigma / step
     x = gaussian_filter(x, (s, s, 0) if tail else s, mode="nearest", truncate=2.5)
     if step > 1:
@@ -158,32 +159,31 @@ def _relief(scene: Scene, reach: int, light: float, soft: float = 1.4) -> _Relie
     nz = 1 / np.sqrt(gx * gx + gy * gy + 1)
     nx, ny = -gx * nz, -gy * nz
     angle = np.pi * (1.15 + 0.7 * light)
-    lx, ly, lz = 0.62 * np.cos(angle), 0.62 * np.sin(angle), 0.62
-    norm = np.sqrt(lx * lx + ly * ly + (1 + lz) ** 2)
-    diffuse = np.clip((nx * lx + ny * ly + nz * lz) / np.sqrt(lx * lx + ly * ly + lz * lz), 0, 1)
+    lx, ly, lz = 0.62 * math.cos(angle), 0.62 * math.sin(angle), 0.62
+    norm = math.sqrt(lx * lx + ly * ly + (1 + lz) ** 2)
+    diffuse = np.clip((nx * lx + ny * ly + nz * lz) * (1 / math.hypot(lx, ly, lz)), 0, 1)
     shine = np.clip((nx * lx + ny * ly + nz * (1 + lz)) / norm, 0, 1)
     return _Relief(diffuse, shine, nz, nx, depth)
 
 
 def _albedo(scene: Scene) -> Array:
-    return scene.palette[scene.slot]
+    return scene.palette.take(scene.slot, 0, mode="clip")
 
 
-def _against(tone: Array, scene: Scene, gap: float = 0.2) -> Array:
-    """`tone`, made lighter or darker where it would be lost against the subject's own brightness."""
+def _against(tone: Array, scene: Scene) -> Array:
+    """`tone`, made somewhat lighter or darker the nearer it is to the subject's own mean colour."""
     counts = np.bincount(scene.slot.ravel(), minlength=len(scene.palette)).astype(np.float32)
     counts[0] = 0
-    mean = counts @ scene.palette / max(counts.sum(), 1)
+    mean = counts @ scene.palette / max(float(counts.sum()), 1.0)
     own, ground = float(mean @ _LUMA), float(tone @ _LUMA)
-    if abs(own - ground) >= gap or float(np.abs(mean - tone).max()) >= 2.2 * gap:
-        return tone
-    if own > 0.5:
-        return tone * max((own - gap - 0.08) / max(ground, 1e-3), 0.3)
-    return _mix(tone, np.float32(1), min((own + gap + 0.12 - ground) / max(1 - ground, 1e-3), 0.75))
+    shift = 0.26 * max(0.0, 1 - float(np.abs(mean - tone).max()) / 0.38)
+    if own < 0.3 or (ground >= own and own < 0.7):
+        return _mix(tone, np.float32(1), min(shift / (1.001 - ground), 0.7))
+    return tone * max(1 - shift / max(ground, 1e-3), 0.4)
 
 
 def _over(back: Array, front: Array, mask: Array) -> Array:
-    return _mix(back, front, mask[..., None])
+    return back + (front - back) * mask[..., None].astype(np.float32, copy=False)
 
 
 def _footing(scene: Scene) -> tuple[float, float, float]:
@@ -192,7 +192,8 @@ def _footing(scene: Scene) -> tuple[float, float, float]:
     columns = np.flatnonzero(scene.mask[max(int(ground) - 12, 0) : int(ground) + 1].any(0))
     if len(columns) == 0:
         return CANVAS / 2, CANVAS / 4, ground
-    return (columns[0] + columns[-1]) / 2, max((columns[-1] - columns[0]) / 2, 8), ground
+    left, right = float(columns[0]), float(columns[-1])
+    return (left + right) / 2, max((right - left) / 2, 8.0), ground
 
 
 def _shadow(scene: Scene, light: float = 0.5, spread: float = 1.0) -> Array:
@@ -203,7 +204,9 @@ def _shadow(scene: Scene, light: float = 0.5, spread: float = 1.0) -> Array:
     return np.exp(-(dx * dx + dy * dy))
 
 
-def _stage(scene: Scene, kind: int, wall: Array, floor: Array, light: float = 0.5, dark: float = 0.5) -> Array:
+def _stage(
+    scene: Scene, kind: int, wall: Array, floor: Array, light: float = 0.5, dark: float = 0.5
+) -> Array:
     """A background (CANVAS, CANVAS, 3) with a shadow under the subject.
 
     kind 0: seamless studio sweep; 1: wall and floor; 2: round spot on the wall; 3: pedestal disc;
@@ -241,11 +244,13 @@ def _stage(scene: Scene, kind: int, wall: Array, floor: Array, light: float = 0.
 def _table(*stops: tuple[float, float, float]) -> Array:
     """Colour ramp (256, 3) through equally spaced stops."""
     at, colours = np.linspace(0, 1, len(stops)), np.array(stops)
-    return np.stack([np.interp(np.linspace(0, 1, 256), at, colours[:, c]) for c in range(3)], 1).astype(np.float32)
+    return np.stack([np.interp(np.linspace(0, 1, 256), at, colours[:, c]) for c in range(3)], 1).astype(
+        np.float32
+    )
 
 
 def _ramp(t: Array, table: Array) -> Array:
-    return table[(np.clip(t, 0, 1) * 255).astype(np.uint8)]
+    return table.take((np.clip(t, 0, 1) * 255).astype(np.uint8), 0, mode="clip")
 
 
 def _warped(rng: np.random.Generator, amount: float, scale: float = 12) -> tuple[Array, Array]:
@@ -308,13 +313,15 @@ def _rendering(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     rim = (1 - relief.facing) ** 2
     front = base * lit[..., None] + ((0.35 + 0.6 * k[3]) * relief.shine ** (20 + 60 * k[3]))[..., None]
     edge_light = _bright(_rgb(style.hues[2])) if kind == 2 else _mix(tone, np.float32(1), 0.5)
-    front += ((0.25 + 0.6 * k[5]) * rim * (relief.nx > 0 if k[0] < 0.5 else relief.nx < 0))[..., None] * edge_light
+    front += ((0.25 + 0.6 * k[5]) * rim * (relief.nx > 0 if k[0] < 0.5 else relief.nx < 0))[
+        ..., None
+    ] * edge_light
     front *= (1 - 0.22 * _line(_edges(scene.group), 1.4))[..., None]
     return _over(back, front, scene.mask)
 
 
 def _drops(rng: np.random.Generator, count: int, small: float, large: float) -> Array:
-    """Round spots: for each pixel how many pixels inside the nearest of `count` discs it lies (negative outside)."""
+    """Round spots: how many pixels inside the nearest of `count` discs each pixel lies (negative outside)."""
     field = np.full((CANVAS, CANVAS), -9.0, np.float32)
     places, radii = rng.uniform(4, CANVAS - 4, (count, 2)), small + (large - small) * rng.random(count) ** 2
     for (x, y), radius in zip(places, radii, strict=True):
@@ -327,7 +334,7 @@ def _drops(rng: np.random.Generator, count: int, small: float, large: float) -> 
 
 
 def _watercolour(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
-    """Transparent washes; knobs 1: bleed, 2: granulation, 3: density, 4: dark rims, 5: paper's warmth, 6: gaps.
+    """Transparent washes; knobs 1: bleed, 3: density, 4: dark rims, 5: paper's warmth, 6: gaps of paper.
 
     treatment 0 round wash; 1 full-bleed wet wash; 2 splatter; 3 ink and wash; 4 pale vignette;
     5 two-tone sky; 6 granulating pigment on grey paper.
@@ -338,11 +345,11 @@ def _watercolour(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     mask = scene.mask[at]
     soft = _blur(mask.astype(np.float32), 0.9)
     colour = _albedo(scene)[at] * mask[..., None]
-    colour = _blur(colour, 1.25) / (_blur(mask.astype(np.float32), 1.25)[..., None] + 1e-3)
+    colour = _blur(colour, 0.9) / (soft[..., None] + 1e-3)
     cloud, drift = _noise(rng, 6), _noise(rng, 12)
     paper = _mix(np.array([0.985, 0.985, 0.98], np.float32), np.array([0.97, 0.94, 0.87], np.float32), k[5])
     if kind == 6:
-        paper = np.array([0.74, 0.74, 0.76], np.float32)
+        paper = np.array([0.80, 0.80, 0.81], np.float32)
     image = np.broadcast_to(paper, (CANVAS, CANVAS, 3))
 
     def wash(image: Array, amount: Array, pigment: Array) -> Array:
@@ -365,7 +372,9 @@ def _watercolour(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         image = wash(image, rimmed(_drops(rng, 16, 1.5, 5), 0.0, 0.8) * 0.85 * outside, first)
         image = wash(image, rimmed(_drops(rng, 14, 1.5, 4), 0.0, 0.8) * 0.85 * outside, second)
     elif kind == 3:
-        image = wash(image, rimmed(0.55 + 0.3 * drift - np.abs(_Y - 92) / 40, 0.0, 0.15) * 0.45 * outside, first)
+        image = wash(
+            image, rimmed(0.55 + 0.3 * drift - np.abs(_Y - 92) / 40, 0.0, 0.15) * 0.45 * outside, first
+        )
     elif kind == 4:
         image = wash(image, _smooth(away + 0.05 * drift, 0.30, 0.68) * 0.55 * outside, first)
     elif kind == 5:
@@ -373,20 +382,21 @@ def _watercolour(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         image = wash(image, sky * outside, first)
         image = wash(image, rimmed(_Y + 3 * drift - 92, 0.0, 5) * 0.75 * outside, second)
     else:
-        image = wash(image, np.clip(0.30 + 0.10 * _noise(rng, 1.5) + 0.18 * drift, 0, 1) * outside, first)
+        # a dry broad brush: bands that run out raggedly left and right
+        ragged = 50 + 6 * np.sin(np.floor(_Y / 5) * 2.4 + drift[0, 0]) + 3 * cloud - np.abs(_X - CANVAS / 2)
+        band = _smooth(ragged, -2, 3) * _smooth(52 - np.abs(_Y - 66), -1, 2)
+        bristle = 0.80 + 0.20 * np.sin(_Y * (2 * np.pi / 10) + drift)
+        image = wash(image, band * bristle * (0.55 + 0.04 * _noise(rng, 1.5)) * outside, first)
     density = (0.70 + 0.15 * k[3]) * (1 + (0.10 + 0.06 * k[1]) * cloud)
     if kind == 6:
-        density *= 1 + 0.07 * _noise(rng, 1.5)
+        density *= 1 + 0.04 * _noise(rng, 1.5)
     if kind == 4:
         density *= 0.78
     edge = _edges(_key(scene)[at])
-    rims = _blur(edge.astype(np.float32), 0.9)
+    rims = _blur(edge.astype(np.float32), 0.8)
     density = np.clip(density + (0.25 + 0.45 * k[4]) * rims, 0, 1.0) * soft
     front = 1 - density[..., None] * (1 - colour)
-    if kind == 6:
-        image = _mix(image, front * 0.96, (soft * 0.82)[..., None])
-    else:
-        image = image * front
+    image = _mix(image, front * 0.96, (soft * 0.85)[..., None]) if kind == 6 else image * front
     image = image * (1 - 0.28 * (rims * soft))[..., None]
     if kind == 3:  # a loose pen over the wash
         image = image * (1 - 0.8 * _line(_edges(_key(scene)[_warped(rng, 0.6, 6)]), 1.7))[..., None]
@@ -397,8 +407,9 @@ def _watercolour(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
 
 @cache
 def _dabs(kind: int) -> tuple[Array, Array, Array]:
-    """A canvas covered with brush dabs, periodic: offsets (rows, columns) to the seed of a pixel's dab, int16,
-    and where across its dab the pixel lies, -1..1.
+    """A canvas covered with brush dabs, periodic: (rows, columns, across), each (CANVAS, CANVAS).
+
+    rows, columns: int16 offsets to the seed of a pixel's dab; across: where across its dab it lies, -1..1.
 
     kind 0: fine diagonal; 1: broad diagonal; 2: fine swirling; 3: broad swirling; 4: broad upright;
     5: round dots; 6: fine scattered; 7: palette knife.
@@ -461,7 +472,7 @@ def _oil(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     front = front * (1 - 0.35 * _line(_edges(scene.group), 2.0))[..., None]
     stroked = front[at] * (1 + 0.10 * (0.4 + k[4]) * _noise(rng, 3)[at])[..., None]
     # strokes that start beside the subject leave it alone; those that start in it may run over its border
-    blend = np.where(scene.mask, np.where(scene.mask[at], 0.5, 1.0), 0.0)
+    blend = scene.mask * (1 - np.float32(0.5) * scene.mask[at])
     front = _mix(stroked, front, blend[..., None])
     mask = scene.mask | (scene.mask[at] & (_shrink(~scene.mask, 3) < 3))
     ridge = np.where(mask, across * 0.75, far_across)
@@ -471,7 +482,7 @@ def _oil(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
 
 
 def _legible(ink: Array, mask: Array, albedo: Array) -> Array:
-    """The colour of lines: `ink`, but lighter than the part itself inside dark parts, where ink would vanish."""
+    """The colour of lines: `ink`, but lighter than the part inside dark parts, where ink would vanish."""
     dark = _smooth(albedo @ _LUMA, 0.30, 0.14) * (_shrink(mask, 3) > 2)
     return _mix(ink, albedo + 0.30, dark[..., None])
 
@@ -511,12 +522,8 @@ def _flat(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         back = _over(tone, tone * 0.86, floor)
     base = np.clip(_mix(np.float32(0.55), _albedo(scene), 1.12), 0, 1)
     step = 4 + int(5 * k[3])
-    shifted = np.zeros_like(scene.mask)
-    shifted[:-step, step:] = (scene.group > 0)[step:, :-step]
-    if k[0] > 0.5:
-        shifted = np.zeros_like(scene.mask)
-        shifted[:-step, :-step] = scene.mask[step:, step:]
-    front = base * np.where(shifted, 1.0, 0.80)[..., None]
+    lit = np.roll(scene.mask, (-step, step if k[0] < 0.5 else -step), (0, 1))
+    front = base * (0.80 + np.float32(0.20) * lit)[..., None]
     image = _over(back, front, scene.mask)
     if kind == 6:
         inner = _line(_edges(scene.group) & scene.mask, 1.6)
@@ -524,7 +531,7 @@ def _flat(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     outline = _INK if k[4] < 0.6 else _rgb(style.hues[1]) * 0.42
     if k[4] > 0.85:
         outline = np.ones(3, np.float32)
-    outline = _legible(outline, scene.mask, scene.palette[scene.slot])
+    outline = _legible(outline, scene.mask, _albedo(scene))
     return _over(image, outline, _line(_edges(scene.group), 1.9 + 1.7 * k[1]))
 
 
@@ -546,7 +553,7 @@ def _marker(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     if kind == 0:
         u, w = (_X + _Y) / step, (_X - _Y) / step
         dots = np.hypot(u % 1 - 0.5, w % 1 - 0.5)
-        cover = _smooth(dots, 0.50, 0.36) * np.where(light < 0.42, 1.0, 0.85)
+        cover = _smooth(dots, 0.50, 0.36) * (0.85 + np.float32(0.15) * (light < 0.42))
         image = _over(image, spot * 0.8, cover * (mask & (light < 0.75)))
         tone = np.where(mask & (light < 0.2), 0.45, 0)
     elif kind == 1:
@@ -563,7 +570,7 @@ def _marker(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         moved = np.roll(_shrink(scene.mask, 2) > 0, (4, 5), (0, 1))
         image = _over(image, spot, moved)
         tone = np.where(dark, np.where(light < 0.3, 0.5, 0.2), 0)
-    image = _over(image, _INK, _blur(tone.astype(np.float32), 0.6))
+    image = _over(image, _INK, _blur(np.asarray(tone, np.float32), 0.6))
     lines = np.maximum(_line(_edges(label), 1.7), _line(_edges(scene.group[at]), 2.6 + 1.6 * k[1]))
     lines = np.maximum(lines, _line(_edges(mask), 3.6 + 2.4 * k[1]))
     return _over(image, _INK, lines)
@@ -580,7 +587,9 @@ def _pen(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     treatment 0 clean contour; 1 doubled sketch lines; 2 hatched darks; 3 broken line and dots.
     """
     k, kind = style.knobs, style.treatment
-    ink = (_INK, np.array([0.30, 0.17, 0.09], np.float32), np.array([0.10, 0.16, 0.42], np.float32))[int(2.99 * k[7])]
+    ink = (_INK, np.array([0.30, 0.17, 0.09], np.float32), np.array([0.10, 0.16, 0.42], np.float32))[
+        int(2.99 * k[7])
+    ]
     paper = _mix(np.array([0.985, 0.985, 0.98], np.float32), np.array([0.96, 0.91, 0.80], np.float32), k[5])
     width = 1.3 + 1.0 * k[1]
     at = _warped(rng, 0.3 + 0.4 * k[6], 6)
@@ -603,15 +612,17 @@ def _pen(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         lines = np.maximum(lines, 0.8 * _smooth(dots, 0.34, 0.2) * (scene.mask[at] & (light < 0.5)))
     if k[4] > 0.5:  # a floor line
         y = _footing(scene)[2] - 8 + 2 * _noise(rng, 12)[0]
-        floor = _smooth(np.abs(_Y - y), width * 0.8, width * 0.3) * ~scene.mask * _smooth(np.abs(_X - 64), 58, 52)
+        floor = (
+            _smooth(np.abs(_Y - y), width * 0.8, width * 0.3) * ~scene.mask * _smooth(np.abs(_X - 64), 58, 52)
+        )
         lines = np.maximum(lines, 0.8 * floor)
     return _over(np.broadcast_to(paper, (CANVAS, CANVAS, 3)), ink, lines * 0.95)
 
 
 def _crayon(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
-    """Waxy strokes of a child; knobs 1: outline, 2: pitch, 3: coverage, 4: direction, 5: sun, 6: outline's colour.
+    """Waxy strokes of a child; knobs 1: outline, 2: pitch, 3: coverage, 4: direction, 5: sun, 6: its ink.
 
-    treatment 0 grass and sun; 1 scribbled ground; 2 black paper; 3 kraft paper; 4 rainbow arcs; 5 zigzag border.
+    treatment 0 grass and sun; 1 scribbled ground; 2 black paper; 3 kraft paper; 4 rainbow; 5 zigzag border.
     """
     k, kind = style.knobs, style.treatment
     at = _warped(rng, 1.5, 12)
@@ -621,11 +632,16 @@ def _crayon(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     pitch = 2 * np.pi / (6.0 + 3.0 * k[2])
 
     def strokes(angle: Array | float, phase: Array | float, low: float) -> Array:
-        wave = np.sin((_X * np.cos(angle) + _Y * np.sin(angle)) * pitch + phase)
+        turn = np.asarray(angle, np.float32)
+        wave = np.sin((_X * np.cos(turn) + _Y * np.sin(turn)) * pitch + phase)
         return low + (1 - low) * _smooth(wave, -0.75, 0.15)
 
-    paper = np.array([(0.98, 0.97, 0.94), (0.98, 0.97, 0.94), (0.10, 0.10, 0.12), (0.76, 0.62, 0.44)]
-                     [kind if kind < 4 else 0], np.float32)
+    paper = np.array(
+        [(0.98, 0.97, 0.94), (0.98, 0.97, 0.94), (0.10, 0.10, 0.12), (0.76, 0.62, 0.44)][
+            kind if kind < 4 else 0
+        ],
+        np.float32,
+    )
     image = np.broadcast_to(paper, (CANVAS, CANVAS, 3))
     tone = _against(_rgb(style.hues[0]), scene)
     if kind == 0:
@@ -633,24 +649,30 @@ def _crayon(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         image = _over(image, _rgb("green"), grass * strokes(0.2, wander, 0.25))
         x = 16 if k[5] < 0.5 else 112
         away, turn = np.hypot(_X - x, _Y - 16), np.arctan2(_Y - 16, _X - x)
-        sun = np.maximum(_smooth(away, 15, 13), _smooth(np.cos(turn * 10), 0.6, 0.9) * (away > 18) * (away < 27))
+        sun = np.maximum(
+            _smooth(away, 15, 13), _smooth(np.cos(turn * 10), 0.6, 0.9) * (away > 18) * (away < 27)
+        )
         image = _over(image, _rgb("yellow"), sun * wax)
         image = _over(image, tone, 0.45 * strokes(1.45, wander, 0.0) * _smooth(_Y, 46, 20) * (1 - sun))
     elif kind in (1, 2):
-        image = _over(image, tone, (0.70 if kind == 1 else 0.50) * strokes(1.1 + k[4], wander * 1.5, 0.25) * wax)
+        image = _over(
+            image, tone, (0.70 if kind == 1 else 0.50) * strokes(1.1 + k[4], wander * 1.5, 0.25) * wax
+        )
     elif kind == 4:
         away = np.hypot(_X - 64, _Y - 132)
         band = np.floor((away - 76) / 9)
         colours = np.stack([_rgb(n) for n in ("purple", "blue", "green", "yellow", "orange", "red")])
         inside = (band >= 0) & (band < 6)
         rainbow = colours[np.clip(band, 0, 5).astype(int)]
-        image = _mix(image, rainbow, (0.75 * inside * wax * (0.6 + 0.4 * np.sin(away * 2.1 + wander)))[..., None])
+        image = _mix(
+            image, rainbow, (0.75 * inside * wax * (0.6 + 0.4 * np.sin(away * 2.1 + wander)))[..., None]
+        )
     else:
         border = np.minimum(np.minimum(_X, CANVAS - 1 - _X), np.minimum(_Y, CANVAS - 1 - _Y))
         image = _over(image, tone, 0.9 * _smooth(border, 15, 11) * strokes(0.8, wander * 2, 0.0) * wax)
     under = _blur(mask.astype(np.float32), 0.8)
     # each part is hatched in its own direction, as a child turns the page
-    angle = (0.5 + 1.1 * k[4]) + 0.55 * ((group * 7) % 5 - 2)
+    angle = (0.5 + 1.1 * k[4]) + 0.55 * ((group * 7) % 5 - 2).astype(np.float32)
     cover = strokes(angle, wander * 2.5, 0.52 + 0.25 * k[3]) * (0.62 + 0.38 * wax)
     image = _over(image, albedo, cover * under)
     outline = _INK if k[6] < 0.45 else np.clip(albedo * 0.42, 0, 1)
@@ -693,7 +715,9 @@ def _sticker(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     base = np.clip(_mix(np.float32(0.55), _albedo(scene), 1.15), 0, 1)
     base = base * (1.08 - 0.22 * _smooth(scene.v, -0.7, 0.8))[..., None]
     if k[4] > 0.4:  # a sheen across the vinyl
-        sheen = _smooth(np.abs(_X * 0.8 + _Y * 0.6 - 62), 13, 10) + _smooth(np.abs(_X * 0.8 + _Y * 0.6 - 84), 5, 3)
+        sheen = _smooth(np.abs(_X * 0.8 + _Y * 0.6 - 62), 13, 10) + _smooth(
+            np.abs(_X * 0.8 + _Y * 0.6 - 84), 5, 3
+        )
         base = _mix(base, np.float32(1), (0.26 * sheen)[..., None])
     base = base * (1 - (0.35 + 0.4 * k[6]) * _line(_edges(scene.group) & scene.mask, 2.0))[..., None]
     return _over(image, base, scene.mask)
@@ -721,7 +745,7 @@ def _wood(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     """
     k, kind = style.knobs, style.treatment
     table = _WOODS[int(2.99 * k[4])]
-    which, dy, dx = rng.integers((6, CANVAS, CANVAS))
+    which, dy, dx = (int(i) for i in rng.integers((6, CANVAS, CANVAS)))
     grain = np.roll(_grain()[which], (dy, dx), (0, 1))
     along, across = (scene.v, scene.u) if k[5] > 0.4 else (scene.u, scene.v)
     if k[5] > 0.4:
@@ -748,10 +772,10 @@ def _statue(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     k, kind = style.knobs, style.treatment
     relief = _relief(scene, 14 + int(6 * k[1]), k[0], 1.2 + k[1])
     light = _ramp_luma(scene)[scene.slot]
-    stone = 0.030 + (0.13 + 0.06 * k[3]) * relief.diffuse**1.5 + 0.13 * light
+    stone = 0.020 + (0.11 + 0.06 * k[3]) * relief.diffuse * relief.diffuse + 0.13 * light
     if k[6] > 0.6:
         stone = stone + 0.10 * _smooth(np.abs(_noise(rng, 6)), 0.12, 0.03)
-    stone = stone + (0.30 + 0.55 * k[3]) * relief.shine ** (14 + 40 * k[3])
+    stone = stone + (0.34 + 0.62 * k[3]) * relief.shine ** (16 + 40 * k[3])
     back_light = (1 - relief.facing) ** 1.5 * np.clip(relief.nx if k[0] < 0.5 else -relief.nx, 0, 1)
     stone = stone + (0.15 + 0.35 * k[5]) * back_light
     tint = _mix(np.array([0.93, 1.0, 1.10], np.float32), np.array([1.08, 1.0, 0.88], np.float32), k[4])
@@ -793,7 +817,9 @@ def _gold(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         x, half, y = _footing(scene)
         pool = ((_X - x) / (half + 16)) ** 2 + ((_Y - min(y + 3, 121)) / 6.5) ** 2 < 1
         group, slot, mask = np.where(pool & ~mask, 99, group), np.where(pool & ~mask, MAIN, slot), mask | pool
-    melted = Scene(slot, group, mask, *(getattr(scene, f) for f in ("u", "v", "palette", "centre", "unit", "ground")))
+    melted = Scene(
+        slot, group, mask, *(getattr(scene, f) for f in ("u", "v", "palette", "centre", "unit", "ground"))
+    )
     relief = _relief(melted, 12, k[0], 1.5)
     light = _ramp_luma(scene)[slot]
     liquid = 0.5 + 0.5 * np.sin(relief.nx * 4.2 + relief.diffuse * 5.5 + _noise(rng, 12) * 0.5)
@@ -802,7 +828,14 @@ def _gold(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     front = _ramp(tone, _GOLDS[int(k[4] > 0.6)])
     front *= (1 - 0.5 * _line(_edges(group), 1.6) - 0.28 * _line(_edges(slot), 1.5))[..., None]
     hue = _rgb(style.hues[0])
-    wall = (hue * 0.10 + 0.03, hue * 0.38, _mix(hue, np.float32(1), 0.72), hue * 0.3 + 0.03, hue * 0.3, hue * 0.72)[kind]
+    wall = (
+        hue * 0.10 + 0.03,
+        hue * 0.38,
+        _mix(hue, np.float32(1), 0.72),
+        hue * 0.3 + 0.03,
+        hue * 0.3,
+        hue * 0.72,
+    )[kind]
     stage = (0, 0, 0, 2, 3, 1)[kind]
     return _over(_stage(scene, stage, wall, wall * 1.25, k[0], 0.5), front, mask)
 
@@ -819,7 +852,9 @@ def _neon(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     if kind == 1:
         row = np.floor(_Y / 12)
         seam = np.minimum(_Y % 12, (_X + 12 * (row % 2)) % 24)
-        back = (back + 0.10 * hue * (1 - 0.9 * away)[..., None]) * (0.45 + 0.55 * _smooth(seam, 0.8, 2.2))[..., None]
+        back = (back + 0.10 * hue * (1 - 0.9 * away)[..., None]) * (0.45 + 0.55 * _smooth(seam, 0.8, 2.2))[
+            ..., None
+        ]
     elif kind == 2:
         back = back + hue * (0.30 * np.clip(1 - _Y / CANVAS * 0.9, 0, 1))[..., None]
     elif kind == 3:
@@ -831,22 +866,30 @@ def _neon(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     elif kind == 5:
         turn = np.arctan2(_Y - scene.centre[1], _X - scene.centre[0])
         back = back + 0.28 * hue * (_smooth(np.cos(turn * 9), 0.2, 0.8) * _smooth(away, 0.2, 0.5))[..., None]
-    lamp = _bright(scene.palette, 0.12)
-    lamp[DARK] = _bright(_rgb(style.hues[1]), 0.2)  # dark parts still need a tube: in the sign's second colour
+    lamp = _bright(scene.palette, 0.05)
+    lamp[DARK] = _bright(
+        _rgb(style.hues[1]), 0.2
+    )  # dark parts still need a tube: in the sign's second colour
     light = _ramp_luma(scene)
     lamp[[s for s in (MAIN, SECOND, ACCENT) if light[s] < 0.24]] = _bright(_rgb(style.hues[2]), 0.15)
-    colour = lamp[scene.slot] * scene.mask[..., None]
+    colour = lamp.take(scene.slot, 0, mode="clip") * scene.mask[..., None]
     soft = _blur(scene.mask.astype(np.float32), 1.6)[..., None]
     colour = _blur(colour, 1.6) / (soft + 1e-2)
     edge = _edges(_key(scene))
     tube = _line(edge, 2.2 + 1.4 * k[1])
     if k[5] > 0.65:
-        tube = np.maximum(tube, 0.6 * _line(_edges(np.minimum(_shrink(scene.mask, 6), 5)  == 5), 1.4))
-    core = _line(edge, 1.2) * (0.20 + 0.45 * k[6])
-    image = back * (1 - 0.55 * scene.mask)[..., None] + colour * ((0.10 + 0.14 * k[4]) * scene.mask)[..., None]
+        tube = np.maximum(tube, 0.6 * _line(_edges(np.minimum(_shrink(scene.mask, 6), 5) == 5), 1.4))
+    core = _line(edge, 1.2) * (0.12 + 0.40 * k[6])
+    image = (
+        back * (1 - np.float32(0.55) * scene.mask)[..., None]
+        + colour * (np.float32(0.10 + 0.14 * k[4]) * scene.mask)[..., None]
+    )
     emitted = colour * tube[..., None]
     image = image + emitted * 0.95 + core[..., None] * 0.6
-    return image + (0.5 + 0.7 * k[3]) * (_blur(emitted, 3.0) * 0.8 + _blur(emitted, 8.0) * 0.9)
+    near = _blur(emitted, 3.0)
+    bloom = (0.5 + 0.7 * k[3]) * (near * 0.8 + _blur(near, 8.0) * 0.9)
+    # crowded tubes would burn out to white
+    return image + bloom / (1 + 2.2 * bloom @ _LUMA)[..., None]
 
 
 def _glowing_rendering(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
@@ -875,13 +918,18 @@ def _glowing_rendering(scene: Scene, style: Style, rng: np.random.Generator) -> 
         pool = np.exp(-(((_X - x) / (half + 30)) ** 2) - ((_Y - y) / 17) ** 2)
         back = back + hue * (1.0 * pool)[..., None] + other * (0.25 * np.exp(-((away / 0.4) ** 2)))[..., None]
     else:
-        blobs = _smooth(_drops(rng, 14, 4, 12), 0.0, 1.6) * 0.5 + 0.25 * _smooth(_drops(rng, 9, 5, 9), 0.0, 1.6)
+        blobs = _smooth(_drops(rng, 14, 4, 12), 0.0, 1.6) * 0.5 + 0.25 * _smooth(
+            _drops(rng, 9, 5, 9), 0.0, 1.6
+        )
         back = back + _mix(hue, other, (_X / CANVAS)[..., None]) * blobs[..., None]
     relief = _relief(scene, 13 + int(8 * k[1]), k[0], 1.6 + k[1])
-    base = _albedo(scene)
-    vivid = _bright(base, 0.0) * np.maximum(base.max(-1, keepdims=True), 0.3)
-    vivid = _mix(base, vivid, 0.4)
-    inner = 0.42 + (0.30 + 0.30 * k[4]) * (relief.depth / max(relief.depth.max(), 1)) ** 1.5 + 0.38 * relief.diffuse
+    vivid = _bright(scene.palette, 0.0) * np.maximum(scene.palette.max(-1, keepdims=True), 0.3)
+    vivid = _mix(scene.palette, vivid, 0.4).take(scene.slot, 0, mode="clip")
+    inner = (
+        0.42
+        + (0.30 + 0.30 * k[4]) * (relief.depth / max(relief.depth.max(), 1)) ** 1.5
+        + 0.38 * relief.diffuse
+    )
     rim = (1 - relief.facing) ** 1.3
     side = np.clip(0.5 + 0.9 * relief.nx, 0, 1)[..., None]
     front = vivid * inner[..., None] + (0.4 * relief.shine**40)[..., None]
@@ -913,13 +961,18 @@ def _rainbow(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     table = _RAINBOWS[int(2.99 * k[4])]
     turn = 0.4 + 2.2 * k[5]
     x, y = _X / CANVAS, _Y / CANVAS
-    p, q = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    c, s = math.cos(turn), math.sin(turn)
+    p, q = x * c + y * s, y * c - x * s
     drift = float(rng.uniform(0, 1))
     flow = p + (0.08 + 0.10 * k[1]) * np.sin(q * (5 + 4 * k[1]) + 6.3 * drift) + 0.035 * _noise(rng, 12)
     silk = 0.5 + 0.5 * np.cos(flow * (2 * np.pi * (7 + 6 * k[2])))
     hue = _ramp((flow * (1.0 + 0.8 * k[2]) + drift) % 1, table)
-    paper = np.array(((0.98, 0.98, 0.98), (0.03, 0.03, 0.05), (0.93, 0.91, 0.96), (0.05, 0.07, 0.20),
-                      (0.98, 0.95, 0.88))[kind], np.float32)
+    paper = np.array(
+        ((0.98, 0.98, 0.98), (0.03, 0.03, 0.05), (0.93, 0.91, 0.96), (0.05, 0.07, 0.20), (0.98, 0.95, 0.88))[
+            kind
+        ],
+        np.float32,
+    )
     veil = _smooth(silk, 0.25, 1.0) * _smooth(np.abs(q - 0.1 + 0.15 * np.sin(p * 7 + drift * 6)), 0.42, 0.05)
     amount = (0.40, 0.5, 0.45, 0.5, 0.45)[kind]
     back = _mix(paper, hue, (amount * veil)[..., None])
@@ -929,7 +982,9 @@ def _rainbow(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     back = _mix(back, hue, (0.55 * _smooth(trail, 0.15, 0.9) * (0.45 + 0.55 * silk))[..., None])
     light = _ramp_luma(scene)[scene.slot]
     relief = _relief(scene, 13, k[0], 1.6)
-    front = hue * (0.34 + 0.38 * relief.diffuse + 0.34 * light + (0.06 + 0.12 * k[3]) * (silk - 0.5))[..., None]
+    front = (
+        hue * (0.34 + 0.38 * relief.diffuse + 0.34 * light + (0.06 + 0.12 * k[3]) * (silk - 0.5))[..., None]
+    )
     front = front + ((0.04 + 0.10 * k[3]) * silk**6 + 0.20 * light**3 + 0.22 * relief.shine**20)[..., None]
     lines = _line(_edges(_key(scene)), 1.6)
     dark = kind in (1, 3)
@@ -950,20 +1005,22 @@ def _cyberpunk(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     back = _mix(np.array([0.04, 0.02, 0.12], np.float32), left * 0.42 + 0.02, sky)
     if kind == 1:
         away = np.hypot(_X - 64, _Y - horizon + 28)
-        bars = _smooth(np.sin(_Y * 0.9), -0.3, 0.2) + (_Y < horizon - 38)
+        bars = _smooth(np.sin(_Y * 0.9), -0.3, 0.2) + (horizon - 38 > _Y)
         sun = _smooth(away, 46, 44) * np.clip(bars, 0, 1)
         warm = _mix(_rgb("yellow"), left, _smooth(_Y, horizon - 72, horizon)[..., None])
         back = _mix(back, warm, 0.85 * sun[..., None])
     if kind in (0, 2):
         block = np.floor((_X + 40 * k[7]) / 13)
-        height = horizon - (20 + 46 * ((np.sin(block * 12.9898 + 9 * k[5]) * 43.758) % 1) * (0.6 + 0.6 * k[5]))
-        tower = _smooth(_Y, height - 0.5, height + 0.5) * (_Y < horizon)
+        height = horizon - (
+            20 + 46 * ((np.sin(block * 12.9898 + 9 * k[5]) * 43.758) % 1) * (0.6 + 0.6 * k[5])
+        )
+        tower = _smooth(_Y, height - 0.5, height + 0.5) * (horizon > _Y)
         back = _over(back, np.array([0.06, 0.04, 0.15], np.float32), tower)
         inside = ((_X + 40 * k[7]) % 13 > 3) & ((_X + 40 * k[7]) % 13 < 11)
         wx, wy = np.floor(_X / 4), np.floor(_Y / 6)
         lit = ((np.sin(wx * 7.13 + wy * 13.7 + 3 * k[7]) * 43.7) % 1 > 0.55) & (_X % 4 < 2.5) & (_Y % 6 < 3)
         window = _mix(left, right, (np.sin(block * 3.1) > 0)[..., None])
-        back = _over(back, window, 0.75 * (lit & inside) * tower * (_Y > height + 4))
+        back = _over(back, window, 0.75 * (lit & inside) * tower * (height + 4 < _Y))
     if kind == 2:
         for x, colour in ((10, right), (106, left)):
             sign = (np.abs(_X - x - 6) < 6) & (np.abs(_Y - 42) < 26)
@@ -971,12 +1028,17 @@ def _cyberpunk(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
             back = _over(back, colour, sign * 0.85)
             back = _over(back, np.array([0.05, 0.03, 0.12], np.float32), sign & glyph)
     floor = _smooth(_Y, horizon - 0.5, horizon + 0.5)
-    wet = np.array([0.05, 0.03, 0.11], np.float32) + _mix(left, right, (_X / CANVAS)[..., None]) * (
-        0.34 * np.exp(-np.maximum(_Y - horizon, 0) / 14) * (0.6 + 0.4 * np.sin(_Y * 1.1)))[..., None]
+    wet = (
+        np.array([0.05, 0.03, 0.11], np.float32)
+        + _mix(left, right, (_X / CANVAS)[..., None])
+        * (0.34 * np.exp(-np.maximum(_Y - horizon, 0) / 14) * (0.6 + 0.4 * np.sin(_Y * 1.1)))[..., None]
+    )
     if kind in (1, 3):
         deep = np.maximum(_Y - horizon, 0.5)
-        grid = np.maximum(_smooth(np.abs(np.sin((_X - 64) / deep * 2.2)), 0.22, 0.08),
-                          _smooth(np.abs(np.sin(60 / (deep + 6) * 2)), 0.22, 0.08))
+        grid = np.maximum(
+            _smooth(np.abs(np.sin((_X - 64) / deep * 2.2)), 0.22, 0.08),
+            _smooth(np.abs(np.sin(60 / (deep + 6) * 2)), 0.22, 0.08),
+        )
         wet = _over(wet, right, 0.7 * grid)
     back = _over(back, wet, floor) * (1 - 0.6 * _shadow(scene))[..., None]
     relief = _relief(scene, 12 + int(8 * k[1]), 0.5, 1.5)
@@ -990,7 +1052,9 @@ def _cyberpunk(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     circuit = _line(_edges(np.where(scene.slot == SECOND, 1, 0)) & scene.mask, 1.4)
     front = _over(front, right, 0.45 * circuit)
     halo = _blur(scene.mask.astype(np.float32), 4.0)
-    back = back + 0.35 * halo[..., None] * _mix(left, right, _smooth(_X, scene.centre[0] - 25, scene.centre[0] + 25)[..., None])
+    back = back + 0.35 * halo[..., None] * _mix(
+        left, right, _smooth(_X, scene.centre[0] - 25, scene.centre[0] + 25)[..., None]
+    )
     image = _over(back, front, scene.mask)
     return image * (1 - (0.05 + 0.07 * k[6]) * (0.5 + 0.5 * np.sin(_Y * (2 * np.pi / 6))))[..., None]
 
@@ -1030,10 +1094,16 @@ STYLES: dict[str, Style] = {
     "3D rendering #1": _style("3D rendering", 0, "teal white white", 0.3, 0.6, 0.5, 0.8, 0.3, 0.4, 0.5, 0.5),
     "3D rendering #2": _style("3D rendering", 3, "pink orange white", 0.7, 0.9, 0.5, 0.3, 0.5, 0.2, 0.5, 0.5),
     "3D rendering #3": _style("3D rendering", 2, "blue white pink", 0.2, 0.5, 0.5, 0.9, 0.0, 0.9, 0.5, 0.5),
-    "3D rendering #4": _style("3D rendering", 1, "yellow white white", 0.8, 0.2, 0.5, 0.2, 0.2, 0.1, 0.5, 0.5),
-    "abstract rainbow": _style("abstract rainbow", 0, "white white white", 0.3, 0.7, 0.5, 0.8, 0.1, 0.3, 0.5, 0.5),
+    "3D rendering #4": _style(
+        "3D rendering", 1, "yellow white white", 0.8, 0.2, 0.5, 0.2, 0.2, 0.1, 0.5, 0.5
+    ),
+    "abstract rainbow": _style(
+        "abstract rainbow", 0, "white white white", 0.3, 0.7, 0.5, 0.8, 0.1, 0.3, 0.5, 0.5
+    ),
     "black statue": _style("black statue", 3, "gray white white", 0.3, 0.4, 0.7, 0.7, 0.2, 0.7, 0.3, 0.5),
-    "cartoon line drawing": _style("cartoon line drawing", 0, "red white white", 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.3, 0.5),
+    "cartoon line drawing": _style(
+        "cartoon line drawing", 0, "red white white", 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.3, 0.5
+    ),
     "flat cartoon illustration #1": _style(
         "flat cartoon illustration", 0, "orange teal white", 0.2, 0.5, 0.5, 0.6, 0.1, 0.5, 0.5, 0.5
     ),
@@ -1041,24 +1111,46 @@ STYLES: dict[str, Style] = {
         "flat cartoon illustration", 2, "blue green white", 0.8, 0.1, 0.5, 0.3, 0.95, 0.3, 0.5, 0.5
     ),
     "glowing": _style("glowing", 0, "purple teal pink", 0.5, 0.5, 0.5, 0.7, 0.3, 0.2, 0.6, 0.5),
-    "glowing 3D rendering": _style("glowing 3D rendering", 0, "blue pink white", 0.4, 0.6, 0.5, 0.7, 0.6, 0.5, 0.5, 0.5),
-    "kid crayon drawing": _style("kid crayon drawing", 0, "blue white white", 0.5, 0.5, 0.4, 0.6, 0.4, 0.2, 0.2, 0.5),
+    "glowing 3D rendering": _style(
+        "glowing 3D rendering", 0, "blue pink white", 0.4, 0.6, 0.5, 0.7, 0.6, 0.5, 0.5, 0.5
+    ),
+    "kid crayon drawing": _style(
+        "kid crayon drawing", 0, "blue white white", 0.5, 0.5, 0.4, 0.6, 0.4, 0.2, 0.2, 0.5
+    ),
     "line drawing": _style("line drawing", 0, "white white white", 0.5, 0.5, 0.5, 0.5, 0.8, 0.1, 0.4, 0.1),
     "melting golden rendering": _style(
         "melting golden rendering", 0, "black white white", 0.3, 0.7, 0.5, 0.7, 0.2, 0.8, 0.5, 0.5
     ),
     "oil painting #1": _style("oil painting", 1, "blue yellow white", 0.3, 0.5, 0.6, 0.6, 0.7, 0.6, 0.5, 0.5),
-    "oil painting #2": _style("oil painting", 3, "brown orange white", 0.2, 0.5, 0.4, 0.7, 0.3, 0.5, 0.5, 0.5),
+    "oil painting #2": _style(
+        "oil painting", 3, "brown orange white", 0.2, 0.5, 0.4, 0.7, 0.3, 0.5, 0.5, 0.5
+    ),
     "oil painting #3": _style("oil painting", 2, "green pink white", 0.7, 0.5, 0.3, 0.5, 0.5, 0.9, 0.5, 0.5),
     "sticker": _style("sticker", 0, "teal white white", 0.3, 0.5, 0.5, 0.6, 0.7, 0.5, 0.5, 0.5),
-    "watercolor painting #1": _style("watercolor painting", 0, "teal white white", 0.5, 0.4, 0.5, 0.6, 0.6, 0.1, 0.2, 0.5),
-    "watercolor painting #2": _style("watercolor painting", 1, "blue purple white", 0.5, 0.8, 0.5, 0.8, 0.3, 0.0, 0.3, 0.5),
-    "watercolor painting #3": _style("watercolor painting", 2, "pink orange white", 0.5, 0.5, 0.5, 0.9, 0.5, 0.2, 0.3, 0.5),
-    "watercolor painting #4": _style("watercolor painting", 3, "yellow white white", 0.5, 0.6, 0.5, 0.4, 0.2, 0.9, 0.1, 0.5),
-    "watercolor painting #5": _style("watercolor painting", 4, "purple white white", 0.5, 0.3, 0.5, 0.1, 0.3, 0.3, 0.9, 0.5),
-    "watercolor painting #6": _style("watercolor painting", 5, "blue green white", 0.5, 0.5, 0.5, 0.7, 0.8, 0.2, 0.2, 0.5),
-    "watercolor painting #7": _style("watercolor painting", 6, "brown white white", 0.5, 0.4, 0.9, 0.9, 0.9, 0.5, 0.1, 0.5),
-    "wooden sculpture": _style("wooden sculpture", 1, "teal white white", 0.3, 0.5, 0.5, 0.6, 0.2, 0.7, 0.4, 0.5),
+    "watercolor painting #1": _style(
+        "watercolor painting", 0, "teal white white", 0.5, 0.4, 0.5, 0.6, 0.6, 0.1, 0.2, 0.5
+    ),
+    "watercolor painting #2": _style(
+        "watercolor painting", 1, "blue purple white", 0.5, 0.8, 0.5, 0.8, 0.3, 0.0, 0.3, 0.5
+    ),
+    "watercolor painting #3": _style(
+        "watercolor painting", 2, "pink orange white", 0.5, 0.5, 0.5, 0.9, 0.5, 0.2, 0.3, 0.5
+    ),
+    "watercolor painting #4": _style(
+        "watercolor painting", 3, "yellow white white", 0.5, 0.6, 0.5, 0.4, 0.2, 0.9, 0.1, 0.5
+    ),
+    "watercolor painting #5": _style(
+        "watercolor painting", 4, "purple white white", 0.5, 0.3, 0.5, 0.1, 0.3, 0.3, 0.9, 0.5
+    ),
+    "watercolor painting #6": _style(
+        "watercolor painting", 5, "blue green white", 0.5, 0.5, 0.5, 0.7, 0.8, 0.2, 0.2, 0.5
+    ),
+    "watercolor painting #7": _style(
+        "watercolor painting", 6, "brown white white", 0.5, 0.4, 0.9, 0.9, 0.9, 0.5, 0.1, 0.5
+    ),
+    "wooden sculpture": _style(
+        "wooden sculpture", 1, "teal white white", 0.3, 0.5, 0.5, 0.6, 0.2, 0.7, 0.4, 0.5
+    ),
     "cyberpunk": _style("cyberpunk", 0, "purple pink teal", 0.5, 0.5, 0.5, 0.7, 0.5, 0.5, 0.5, 0.3),
 }
 """The 26 styles of Table A1, and the generalisation style of its section A2.5."""
@@ -1108,8 +1200,8 @@ def family(name: str) -> str:
 
 
 def distance(a: Style, b: Style) -> float:
-    """How different two styles are: 1 between families; within one, the mean difference of the knobs, plus 0.2
-    for another treatment and 0.1 for another background colour."""
+    """How different two styles are: 1 between families; within one, the mean difference of the knobs,
+    plus 0.2 for another treatment and 0.1 for another background colour."""
     if a.family != b.family:
         return 1.0
     knobs = sum(abs(p - q) for p, q in zip(a.knobs, b.knobs, strict=True)) / len(a.knobs)
