@@ -332,7 +332,6 @@ def adapted(
     1/rank, up as zeros, so that the first prediction is the base's. Raises ValueError if the UNet already
     carries adapters or has no such layers.
     """
-    from diffusers.models.attention_processor import AttnProcessor
     from peft import LoraConfig
     from peft.tuners.lora import LoraLayer
 
@@ -340,13 +339,9 @@ def adapted(
     if any(isinstance(module, LoraLayer) for module in unet.modules()):
         raise ValueError("the pipeline already carries a LoRA: call pipe.unload_lora_weights() first")
     frozen = {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
-    processors, checkpointing, mode = unet.attn_processors, unet.is_gradient_checkpointing, unet.training
+    checkpointing, mode = unet.is_gradient_checkpointing, unet.training
     unet.requires_grad_(False)
     unet.eval()
-    if unet.device.type == "cpu":
-        # On a CPU the plain matrix products train faster than the fused kernel, whose backward pass is slow
-        # there.
-        unet.set_attn_processor(AttnProcessor())
     if gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     try:
@@ -368,7 +363,6 @@ def adapted(
         yield factors
     finally:
         unet.unload_lora()
-        unet.set_attn_processor(processors)
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_(frozen[name])
         if gradient_checkpointing and not checkpointing:
@@ -444,7 +438,7 @@ def train_lora(
         seed: of the start and of everything drawn.
         targets: names of the linear layers that get an update.
         class_prompt: turns prior preservation on, e.g. "a dog".
-        class_images: images of the class, or how many the base model shall make from ``class_prompt``.
+        class_images: images of the class, or how many of them the base model makes from ``class_prompt``.
         prior_weight: the factor of the class images' loss.
         flip: also train on mirror images. Off: subjects are rarely symmetric.
         optimizer: ``adamw``, or ``adamw8bit`` where bitsandbytes is installed.

@@ -1,4 +1,4 @@
-"""Which models a run uses and how long they train (`SCALES`); loading pipelines; generating images."""
+"""Which models a run uses and how long they train (`SCALES`); loading pipelines and LoRAs; generating images."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+    from lorarar.lora import LoRA
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,62 @@ def load_pipeline(source: str | Path | Scale, device: str | torch.device | None 
     pipe.set_progress_bar_config(disable=True)
     pipe.scale = scale
     return pipe.to(where)
+
+
+@contextmanager
+def loaded(
+    pipe: DiffusionPipeline, *loras: LoRA, weights: Sequence[float] | None = None
+) -> Iterator[DiffusionPipeline]:
+    """Apply one or several LoRAs, summed with ``weights`` (1 each), while the block runs.
+
+    Raises ValueError, naming the layer, if a LoRA is not made for this base, or if the pipeline already
+    carries one.
+    """
+    weights = [1.0] * len(loras) if weights is None else [float(weight) for weight in weights]
+    if len(weights) != len(loras):
+        raise ValueError(f"{len(weights)} weights for {len(loras)} LoRAs")
+    if pipe.get_list_adapters():
+        raise ValueError("the pipeline already carries a LoRA: call pipe.unload_lora_weights() first")
+    for lora in loras:
+        check_fit(pipe, lora)
+    try:
+        with _quiet():
+            for i, lora in enumerate(loras):
+                pipe.load_lora_weights(_uniform(lora, pipe.dtype), adapter_name=f"lora{i}")
+            if loras:
+                pipe.set_adapters([f"lora{i}" for i in range(len(loras))], weights)
+        yield pipe
+    finally:
+        pipe.unload_lora_weights()
+
+
+def check_fit(pipe: DiffusionPipeline, lora: LoRA) -> None:
+    """Raise ValueError, naming the layer, unless every layer of the LoRA is in the pipeline with that shape."""
+    for layer, (up, down) in lora.items():
+        component, _, name = layer.partition(".")
+        try:
+            weight = getattr(pipe, component).get_submodule(name).weight
+        except AttributeError:
+            raise ValueError(f"the LoRA is for another base model: this one has no layer {layer}") from None
+        found, wanted = (up.shape[0], *down.shape[1:]), tuple(weight.shape)
+        if found != wanted:
+            raise ValueError(f"the LoRA is for another base model: {layer} is {wanted} there, {found} here")
+
+
+def _uniform(lora: LoRA, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return the factors under peft's names, padded with zeros to one rank.
+
+    Without alphas diffusers scales a layer by (commonest rank / its own rank): harmless only if all are
+    equal.
+    """
+    rank = max(down.shape[0] for _, down in lora.values())
+    state = {}
+    for layer, (up, down) in lora.items():
+        more = rank - down.shape[0]
+        zeros = up.new_zeros(up.shape[0], more, *up.shape[2:]), down.new_zeros(more, *down.shape[1:])
+        state[f"{layer}.lora_B.weight"] = torch.cat([up, zeros[0]], 1).to(dtype)
+        state[f"{layer}.lora_A.weight"] = torch.cat([down, zeros[1]], 0).to(dtype)
+    return state
 
 
 def generate(
