@@ -464,7 +464,8 @@ def _oil(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         if kind != 1:
             vary *= 0.75
         back = _mix(tone, other, vary[..., None]) * (1.06 - 0.22 * _Y / CANVAS)[..., None]
-    back = back * (1 - 0.45 * _shadow(scene, k[0]))[..., None]
+    around = _blur(scene.mask.astype(np.float32), 4.0)
+    back = back * (1 - 0.30 * around - 0.30 * _shadow(scene, k[0]))[..., None]
     back = back[far] * (1 + 0.22 * (0.4 + k[4]) * (_noise(rng, 3)[far] * 0.5))[..., None]
     relief = _relief(scene, 13, k[0])
     lit = (0.40 + 0.75 * relief.diffuse) if kind == 3 else (0.52 + 0.62 * relief.diffuse)
@@ -549,7 +550,7 @@ def _marker(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     paper = _mix(np.array([0.98, 0.98, 0.97], np.float32), np.array([0.98, 0.94, 0.84], np.float32), k[5])
     image = np.broadcast_to(paper, (CANVAS, CANVAS, 3))
     dark = mask & (light < 0.62)
-    step = 6.5 + 2.0 * k[2]
+    step = 8.0 + 2.5 * k[2]
     if kind == 0:
         u, w = (_X + _Y) / step, (_X - _Y) / step
         dots = np.hypot(u % 1 - 0.5, w % 1 - 0.5)
@@ -571,8 +572,8 @@ def _marker(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
         image = _over(image, spot, moved)
         tone = np.where(dark, np.where(light < 0.3, 0.5, 0.2), 0)
     image = _over(image, _INK, _blur(np.asarray(tone, np.float32), 0.6))
-    lines = np.maximum(_line(_edges(label), 1.7), _line(_edges(scene.group[at]), 2.6 + 1.6 * k[1]))
-    lines = np.maximum(lines, _line(_edges(mask), 3.6 + 2.4 * k[1]))
+    lines = np.maximum(_line(_edges(label), 1.7), _line(_edges(scene.group[at]), 2.2 + 1.2 * k[1]))
+    lines = np.maximum(lines, _line(_edges(mask), 3.2 + 2.0 * k[1]))
     return _over(image, _INK, lines)
 
 
@@ -627,9 +628,9 @@ def _crayon(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     k, kind = style.knobs, style.treatment
     at = _warped(rng, 1.5, 12)
     mask, group, albedo = scene.mask[at], scene.group[at], _albedo(scene)[at]
-    wax = 0.35 + 0.65 * _smooth(_noise(rng, 1.5), -2.0, -0.5)
+    wax = 0.55 + 0.45 * _smooth(_noise(rng, 3), -1.8, -0.4)
     wander = _noise(rng, 12) * 0.7
-    pitch = 2 * np.pi / (6.0 + 3.0 * k[2])
+    pitch = 2 * np.pi / (8.0 + 4.0 * k[2])
 
     def strokes(angle: Array | float, phase: Array | float, low: float) -> Array:
         turn = np.asarray(angle, np.float32)
@@ -725,7 +726,7 @@ def _sticker(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
 
 _WOODS = (
     _table((0.30, 0.17, 0.08), (0.72, 0.50, 0.28), (0.95, 0.80, 0.56)),  # pine
-    _table((0.16, 0.09, 0.05), (0.42, 0.26, 0.15), (0.68, 0.48, 0.30)),  # walnut
+    _table((0.17, 0.10, 0.06), (0.46, 0.29, 0.17), (0.76, 0.55, 0.36)),  # walnut
     _table((0.24, 0.08, 0.04), (0.60, 0.27, 0.14), (0.86, 0.52, 0.32)),  # cherry
 )
 
@@ -753,14 +754,14 @@ def _wood(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     rings = np.sin(across * (16 + 14 * k[2]) + 2.2 * np.cos(along * 2.3 + dy) + 0.5 * grain)
     light = _ramp_luma(scene)[scene.slot]
     relief = _relief(scene, 13, k[0], 1.2)
-    tone = 0.25 + 0.55 * light + (0.05 + 0.06 * k[3]) * grain + (0.05 + 0.05 * k[3]) * rings
+    tone = 0.30 + 0.52 * light + (0.05 + 0.06 * k[3]) * grain + (0.05 + 0.05 * k[3]) * rings
     front = _ramp(tone, table) * (0.45 + 0.70 * relief.diffuse)[..., None]
     front += ((0.06 + 0.30 * k[6]) * relief.shine ** (12 + 24 * k[6]))[..., None] * table[230]
     front *= (1 - 0.5 * _line(_edges(scene.group), 1.8) - 0.22 * _line(_edges(scene.slot), 1.4))[..., None]
     hue = _rgb(style.hues[0])
     wall = _mix(hue, np.float32(0.86), 0.55)
     if kind == 5:
-        wall = hue * 0.30 + 0.06
+        wall = hue * 0.42 + 0.16
     return _over(_stage(scene, kind, wall, wall * 0.86, k[0], 0.55), front, scene.mask)
 
 
@@ -774,13 +775,13 @@ def _statue(scene: Scene, style: Style, rng: np.random.Generator) -> Array:
     light = _ramp_luma(scene)[scene.slot]
     stone = 0.020 + (0.11 + 0.06 * k[3]) * relief.diffuse * relief.diffuse + 0.13 * light
     if k[6] > 0.6:
-        stone = stone + 0.10 * _smooth(np.abs(_noise(rng, 6)), 0.12, 0.03)
+        stone = stone + 0.06 * _smooth(np.abs(_noise(rng, 12)), 0.10, 0.03)
     stone = stone + (0.34 + 0.62 * k[3]) * relief.shine ** (16 + 40 * k[3])
     back_light = (1 - relief.facing) ** 1.5 * np.clip(relief.nx if k[0] < 0.5 else -relief.nx, 0, 1)
     stone = stone + (0.15 + 0.35 * k[5]) * back_light
     tint = _mix(np.array([0.93, 1.0, 1.10], np.float32), np.array([1.08, 1.0, 0.88], np.float32), k[4])
     front = stone[..., None] * tint * (1 - 0.7 * _line(_edges(scene.group), 1.6))[..., None]
-    front = front + (0.06 * _line(_edges(scene.slot), 1.4))[..., None]
+    front = front + (0.10 * _line(_edges(scene.slot), 1.4))[..., None]
     hue = _rgb(style.hues[0])
     wall = _mix(hue, np.array([0.88, 0.87, 0.85], np.float32), 0.45 + 0.4 * k[2])
     return _over(_stage(scene, kind, wall, wall * 0.88, k[0], 0.6), front, scene.mask)
