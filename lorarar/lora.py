@@ -286,9 +286,9 @@ def block_of(layer: str) -> str:
     return ".".join(layer.split(".")[:2])
 
 
-def describe(lora: LoRA) -> dict[str, Any]:
+def describe(lora: LoRA, progress: Callable[[Iterable[str]], Iterable[str]] = iter) -> dict[str, Any]:
     """What ``lorarar info`` prints: dialect, base, layers, ranks, alphas, dtypes, norms per block."""
-    norms = {layer: norm(pair) for layer, pair in lora.items()}
+    norms = {layer: norm(lora[layer]) for layer in progress(list(lora))}
     blocks: dict[str, list[str]] = {}
     for layer in lora:
         blocks.setdefault(block_of(layer), []).append(layer)
@@ -625,6 +625,43 @@ def _lycoris(path: Path, layer: str, parts: Mapping[str, Tensor]) -> tuple[Tenso
     return up, down, rank
 
 
+def load_coefficients(path: str | os.PathLike[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Read merger coefficients, keys ``LAYER.content`` and ``LAYER.style``: layer → (m_c, m_s), each (in,).
+
+    Raises:
+        LoRAError: not a safetensors file of such pairs of finite vectors.
+    """
+    path = Path(path)
+    tensors, _ = _open(path)
+    layers = {key.rpartition(".")[0] for key in tensors}
+    expected = {f"{layer}.{side}" for layer in layers for side in ("content", "style")}
+    if not tensors or set(tensors) != expected:
+        odd = min(set(tensors) ^ expected, default="nothing")
+        raise LoRAError(
+            f"{path}: {_show(odd)}: expected the keys LAYER.content and LAYER.style for each layer"
+        )
+    for key, x in tensors.items():
+        if x.ndim != 1 or not _finite(x):
+            raise LoRAError(
+                f"{path}: {_show(key)} of shape {tuple(x.shape)}: expected a vector of finite numbers"
+            )
+    return {layer: (tensors[f"{layer}.content"], tensors[f"{layer}.style"]) for layer in sorted(layers)}
+
+
+def save_coefficients(
+    coefficients: Mapping[str, tuple[Tensor, Tensor]],
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write merger coefficients as `load_coefficients` reads them; the file appears whole or not at all."""
+    tensors = {}
+    for layer, (m_c, m_s) in coefficients.items():
+        tensors[f"{layer}.content"], tensors[f"{layer}.style"] = m_c.float(), m_s.float()
+    provenance = {**(metadata or {}), "format": "pt", "lorarar_version": __version__}
+    _write(tensors, dict.fromkeys(tensors, torch.float32), provenance, _target(path))
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Writing
 
@@ -654,6 +691,21 @@ def _keys(lora: LoRA, format: str, path: Path) -> dict[str, Tensor]:
         else:
             tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"] = down, up
     return tensors
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Where to write; through a symbolic link, and never over a folder or a device."""
+    path = Path(path)
+    try:
+        if path.is_symlink():
+            path = path.resolve()
+        if path.exists() and not path.is_file():
+            raise LoRAError(f"{path}: is not a regular file; name a file to write")
+        if not path.parent.is_dir():
+            raise LoRAError(f"{path}: its folder does not exist; make it first")
+    except (OSError, RuntimeError) as error:
+        raise LoRAError(f"{path}: cannot be written: {error}") from None
+    return path
 
 
 def _write(
@@ -719,12 +771,7 @@ def save_lora(
         raise LoRAError(f"{path}: nothing to write: the LoRA has no layer")
     for layer, (up, down) in lora.items():
         _check_shapes_for_writing(path, layer, up, down, dtype)
-    if path.is_symlink():
-        path = path.resolve()
-    if path.is_dir() or (path.exists() and not path.is_file()):
-        raise LoRAError(f"{path}: is not a regular file; name a file to write")
-    if not path.parent.is_dir():
-        raise LoRAError(f"{path}: its folder does not exist; make it first")
+    path = _target(path)
     tensors = _keys(lora, format, path)
     dtypes = {k: x.dtype if dtype is None or k.endswith(".alpha") else dtype for k, x in tensors.items()}
     # An alpha of the source's config must not be applied to factors that hold it already.
