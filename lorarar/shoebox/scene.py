@@ -18,7 +18,7 @@ CANVAS = 128
 SIZE = 64
 """Side in pixels of a finished image."""
 
-# Named colours, sRGB 0..255: the words of the captions. Their order is part of the random streams: append only.
+# Named colours, sRGB 0..255: the words of captions. Their order is part of the random streams: only append.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (205, 45, 40),
     "orange": (238, 130, 35),
@@ -181,7 +181,7 @@ def reduce(image: np.ndarray) -> np.ndarray:
 
 
 def smooth(points: list[tuple[float, float]] | np.ndarray, n: int = 5) -> np.ndarray:
-    """Polygon (k * n, 2) of the closed Catmull-Rom curve through `points` (k, 2); doubled ones are corners."""
+    """Polygon (k * n, 2) of the closed Catmull-Rom curve through `points` (k, 2); doubled ones: corners."""
     here = np.asarray(points, float)
     before, after = np.roll(here, 1, 0), np.roll(here, -1, 0)
     corner = (here == after).all(1) | (here == before).all(1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -89,6 +90,13 @@ class _Drawing(list[Part]):
             points = np.asarray(p, float)
             self.append(Part(points, slot, group))
             self.append(Part(points * (-1, 1) + (2 * x, 0), slot, group + 50))
+
+
+def _even(x: float, y: float, *right: tuple[float, float]) -> np.ndarray:
+    """Smooth polygon, even about the vertical at `x`, from its right half, top to bottom, relative to (x, y)."""
+    half = np.array(right)
+    left = half[half[:, 0] > 0][::-1] * (-1, 1)
+    return smooth(np.concatenate([half, left]) + np.array([x, y]))
 
 
 def _is_dark(i: Identity, slot: int) -> bool:
@@ -239,14 +247,9 @@ def _dog(i: Identity, m: tuple[float, ...]) -> _Drawing:
     if face == "patch":
         d.put(SECOND, 2, ellipse(hx + 0.2, hy - 0.1, 0.19, 0.22))
     elif face == "blaze":
-        d.put(SECOND, 2, smooth([(hx, hy - h), (hx + 0.09, hy - 0.15), (hx + 0.2, hy + 0.2),
-                                 (hx - 0.2, hy + 0.2),
-                                 (hx - 0.09, hy - 0.15)]))
+        d.put(SECOND, 2, _even(hx, hy, (0, -h), (0.09, -0.15), (0.2, 0.2)))
     elif face == "mask":
-        d.put(SECOND, 2, smooth([(hx - 0.41, hy + 0.02), (hx - 0.18, hy + 0.03), (hx, hy - 0.1),
-                                 (hx + 0.18, hy + 0.03),
-                                 (hx + 0.41, hy + 0.02), (hx + 0.3, hy + 0.3), (hx, hy + h),
-                                 (hx - 0.3, hy + 0.3)]))
+        d.put(SECOND, 2, _even(hx, hy, (0, -0.1), (0.18, 0.03), (0.41, 0.02), (0.3, 0.3), (0, h)))
     if ears == "floppy":
         length = 0.28 + 0.16 * k[1]
         d.pair(SECOND, 10, ellipse(hx + 0.43, hy - 0.2 + length * 0.75, 0.15, length, -0.22), x=hx)
@@ -272,8 +275,7 @@ def _cat(i: Identity, m: tuple[float, ...]) -> _Drawing:
     curl = arc(bw + 0.05, 0.2, 0.26, 0.5, 100, -55 - 35 * m[0], 14)
     d.put(MAIN, 5, thick(curl, np.full(14, 0.12 + 0.07 * k[4])))
     d.put(SECOND, 5, thick(curl[-5:], np.full(5, 0.12 + 0.07 * k[4])))
-    d.put(MAIN, 1, smooth([(0, -0.1), (bw * 0.75, 0.2), (bw * 1.1, 0.7), (bw * 0.8, 0.94), (-bw * 0.8, 0.94),
-                           (-bw * 1.1, 0.7), (-bw * 0.75, 0.2)]))
+    d.put(MAIN, 1, _even(0, 0, (0, -0.1), (bw * 0.75, 0.2), (bw * 1.1, 0.7), (bw * 0.8, 0.94)))
     if k[6] > 0.4:
         d.put(SECOND, 1, ellipse(0, 0.36, bw * 0.5, 0.3))
     d.pair(MAIN, 8, rounded(0.03, 0.42, 0.23, 0.95, 0.1))
@@ -282,14 +284,9 @@ def _cat(i: Identity, m: tuple[float, ...]) -> _Drawing:
     d.pair(MAIN, 10, [(hx + 0.05, hy - 0.26), (hx + hw * 0.87, hy - 0.32 - tip), (hx + hw * 0.97, hy)], x=hx)
     d.pair(ROSE, 11, [(hx + 0.18, hy - 0.28), (hx + hw * 0.8, hy - 0.17 - tip), (hx + hw * 0.83, hy - 0.1)],
            x=hx)
-    d.put(MAIN, 2, smooth([(hx, hy - 0.34), (hx + hw * 0.7, hy - 0.25), (hx + hw, hy + 0.1),
-                           (hx + hw * 0.6, hy + 0.34),
-                           (hx, hy + 0.4), (hx - hw * 0.6, hy + 0.34), (hx - hw, hy + 0.1),
-                           (hx - hw * 0.7, hy - 0.25)]))
+    d.put(MAIN, 2, _even(hx, hy, (0, -0.34), (hw * 0.7, -0.25), (hw, 0.1), (hw * 0.6, 0.34), (0, 0.4)))
     if face == "mask":
-        d.put(SECOND, 2, smooth([(hx, hy - 0.12), (hx + hw * 0.7, hy - 0.12), (hx + hw * 0.7, hy + 0.22),
-                                 (hx, hy + 0.38),
-                                 (hx - hw * 0.7, hy + 0.22), (hx - hw * 0.7, hy - 0.12)]))
+        d.put(SECOND, 2, _even(hx, hy, (0, -0.12), (hw * 0.7, -0.12), (hw * 0.7, 0.22), (0, 0.38)))
     elif face == "half":
         d.put(SECOND, 2, smooth([(hx, hy - 0.33), (hx + hw * 0.7, hy - 0.25), (hx + hw, hy + 0.1),
                                  (hx + hw * 0.6, hy + 0.34), (hx, hy + 0.36), (hx, hy)]))
@@ -324,8 +321,7 @@ def _backpack(i: Identity, m: tuple[float, ...]) -> _Drawing:
         d.put(DARK, 10, ellipse(0, -0.14, 0.12, 0.085, n=18))
         d.put(DARK, 9, thick(arc(0, -0.06, 0.13, 0.1, 20, 160, 8), 0.045))
     elif _choice(k[4], "flap", "zip") == "flap":
-        d.put(SECOND, 3, smooth([(-w * 1.02, -0.55), (-w * 0.6, -0.84), (w * 0.6, -0.84), (w * 1.02, -0.55),
-                                 (w * 0.9, -0.12), (0, 0.02), (-w * 0.9, -0.12)]))
+        d.put(SECOND, 3, _even(0, 0, (w * 0.6, -0.84), (w * 1.02, -0.55), (w * 0.9, -0.12), (0, 0.02)))
         d.pair(ACCENT, 9, rounded(w * 0.4, -0.25, w * 0.4 + 0.13, 0.16, 0.03))
     else:
         d.put(_ink(i, MAIN), 9, thick(arc(0, -0.1, w * 0.86, 0.4, 190, 350), 0.05))
@@ -357,8 +353,7 @@ def _bowl(i: Identity, m: tuple[float, ...]) -> _Drawing:
             d.put(LEAF, 110, ellipse(0.03 + 0.17 * a, -0.7, 0.08, 0.17, a * 1.4))
     foot = 0.3 + 0.14 * k[1]
     d.put(SECOND if k[3] > 0.5 else MAIN, 3, [(-foot, depth - 0.1), (foot, depth - 0.1),
-                                              (foot * 1.1, depth + 0.12),
-                                              (-foot * 1.1, depth + 0.12)])
+                                              (foot * 1.1, depth + 0.12), (-foot * 1.1, depth + 0.12)])
     d.put(MAIN, 1, np.concatenate([arc(0, 0, 0.94, depth, 0, 180, 24)]))
     if k[4] > 0.5:
         lower = depth * 0.42
@@ -412,17 +407,15 @@ def _sneaker(i: Identity, m: tuple[float, ...]) -> _Drawing:
     high, sole = 0.22 * k[0], 0.16 + 0.12 * k[1]
     d.put(SECOND, 4, smooth([(-0.3, -0.4), (-0.25, -0.72 - high), (-0.02, -0.72 - high), (0.12, -0.3)]))
     d.put(MAIN, 1, smooth([(-0.9, -0.5 - high), (-0.86, -0.52 - high), (-0.55, -0.36 - high),
-                           (-0.22, -0.56 - high),
-                           (-0.06, -0.56 - high * 0.8), (0.3, -0.16), (0.72, 0.0), (0.94, 0.22), (0.95, 0.42),
-                           (0.95, 0.42),
-                           (-0.9, 0.42), (-0.9, 0.42), (-0.86, 0.0)]))
+                           (-0.22, -0.56 - high), (-0.06, -0.56 - high * 0.8), (0.3, -0.16), (0.72, 0.0),
+                           (0.94, 0.22), (0.95, 0.42), (0.95, 0.42), (-0.9, 0.42), (-0.9, 0.42),
+                           (-0.86, 0.0)]))
     if k[2] > 0.4:
         d.put(SECOND, 2, smooth([(0.5, 0.42), (0.52, 0.1), (0.64, -0.01), (0.82, 0.08), (0.95, 0.25),
                                  (0.96, 0.42)]))
     if k[4] > 0.4:
         d.put(ACCENT, 3, smooth([(-0.92, -0.5 - high), (-0.74, -0.44 - high), (-0.66, -0.1), (-0.64, 0.42),
-                                 (-0.9, 0.42),
-                                 (-0.86, 0.0)]))
+                                 (-0.9, 0.42), (-0.86, 0.0)]))
     kind = _choice(k[3], "swoosh", "bars", "star", "disc", "bolt")
     if kind == "swoosh":
         d.put(ACCENT, 5, smooth([(-0.55, 0.02), (-0.5, 0.22), (-0.2, 0.24), (0.42, -0.06), (-0.2, 0.1),
@@ -438,8 +431,7 @@ def _sneaker(i: Identity, m: tuple[float, ...]) -> _Drawing:
         d.put(lace, 6, thick([(x - 0.13, y + 0.16), (x + 0.05, y - 0.05)], 0.075))
     rubber = WHITE if k[6] < 0.6 else SECOND
     d.put(rubber, 7, smooth([(-0.95, 0.34), (0.0, 0.38), (0.6, 0.36), (0.97, 0.3), (1.0, 0.4 + sole * 0.5),
-                             (0.9, 0.4 + sole),
-                             (-0.9, 0.4 + sole), (-0.97, 0.4 + sole * 0.5)]))
+                             (0.9, 0.4 + sole), (-0.9, 0.4 + sole), (-0.97, 0.4 + sole * 0.5)]))
     d.put(DARK, 8, rounded(-0.9, 0.37 + sole, 0.9, 0.43 + sole, 0.03))
     return d
 
@@ -452,13 +444,11 @@ def _boot(i: Identity, m: tuple[float, ...]) -> _Drawing:
     sole = DARK if k[6] < 0.5 and not _is_dark(i, MAIN) else ACCENT
     d.put(sole, 7, [(-0.6, 0.5), (-0.16, 0.5), (-0.2, 0.62 + heel), (-0.56, 0.62 + heel)])
     d.put(sole, 7, smooth([(-0.6, 0.48), (0.1, 0.5), (0.8 + point, 0.46), (0.88 + point, 0.6),
-                           (0.7, 0.62 + heel),
-                           (0.2, 0.62 + heel), (-0.05, 0.6), (-0.6, 0.62)]))
+                           (0.7, 0.62 + heel), (0.2, 0.62 + heel), (-0.05, 0.6), (-0.6, 0.62)]))
     d.put(MAIN, 1, smooth([(-0.58 - wide, -0.9), (-0.58 - wide, -0.9), (0.16 + wide, -0.9),
-                           (0.16 + wide, -0.9), (0.14, -0.25),
-                           (0.34, 0.04), (0.74, 0.16), (0.9 + point, 0.36), (0.86 + point, 0.54),
-                           (0.86 + point, 0.54),
-                           (-0.6, 0.54), (-0.6, 0.54), (-0.62, 0.2), (-0.52, -0.2)]))
+                           (0.16 + wide, -0.9), (0.14, -0.25), (0.34, 0.04), (0.74, 0.16),
+                           (0.9 + point, 0.36), (0.86 + point, 0.54), (0.86 + point, 0.54), (-0.6, 0.54),
+                           (-0.6, 0.54), (-0.62, 0.2), (-0.52, -0.2)]))
     d.put(SECOND, 2, smooth([(0.42, 0.54), (0.46, 0.22), (0.62, 0.1), (0.78, 0.18), (0.92 + point, 0.36),
                              (0.87 + point, 0.54)]))
     closure = _choice(k[3], "laces", "buckles", "zip", "buttons")
@@ -495,11 +485,10 @@ def _duck(i: Identity, m: tuple[float, ...]) -> _Drawing:
     d, k = _Drawing(), i.shape
     hr, hx, hy = 0.36 + 0.08 * k[0], -0.36 + 0.03 * m[1], -0.34
     d.put(MAIN, 1, smooth([(-0.62, 0.1), (-0.2, 0.02), (0.3, 0.06), (0.62, -0.08),
-                           (0.95, -0.24 - 0.22 * k[1]),
-                           (0.9, 0.3), (0.62, 0.68), (0.1, 0.8), (-0.45, 0.72), (-0.74, 0.42)]))
+                           (0.95, -0.24 - 0.22 * k[1]), (0.9, 0.3), (0.62, 0.68), (0.1, 0.8), (-0.45, 0.72),
+                           (-0.74, 0.42)]))
     d.put(SECOND if k[3] > 0.35 else MAIN, 4, smooth([(-0.12, 0.26), (0.25, 0.14), (0.66, 0.16 - 0.1 * m[0]),
-                                                      (0.5, 0.42),
-                                                      (0.2, 0.54), (-0.08, 0.44)]))
+                                                      (0.5, 0.42), (0.2, 0.54), (-0.08, 0.44)]))
     d.put(MAIN, 2, ellipse(hx, hy, hr, hr * 0.97))
     if k[5] > 0.5:
         d.put(ACCENT, 6, thick(arc(hx + 0.03, hy + hr * 0.6, hr * 0.92, 0.2, 165, 15, 10), 0.15))
@@ -508,8 +497,8 @@ def _duck(i: Identity, m: tuple[float, ...]) -> _Drawing:
     bill = FLAME if i.colours[0] not in ("orange", "red") else GOLD
     reach = 0.3 + 0.12 * k[2]
     d.put(bill, 5, smooth([(hx - hr * 0.7, hy - 0.02), (hx - hr - reach * 0.5, hy + 0.0),
-                           (hx - hr - reach, hy + 0.1),
-                           (hx - hr - reach * 0.5, hy + 0.22), (hx - hr * 0.65, hy + 0.22)]))
+                           (hx - hr - reach, hy + 0.1), (hx - hr - reach * 0.5, hy + 0.22),
+                           (hx - hr * 0.65, hy + 0.22)]))
     ex, ey = hx - hr * 0.34, hy - 0.1
     d.put(WHITE, 30, ellipse(ex, ey, 0.115, 0.135, n=18))
     d.put(DARK, 31, ellipse(ex - 0.02, ey + 0.01, 0.07 + 0.03 * k[6], 0.085 + 0.03 * k[6], n=14))
@@ -557,8 +546,8 @@ def _plushie(i: Identity, m: tuple[float, ...]) -> _Drawing:
     else:
         if kind == "wolf":
             d.pair(SECOND, 2, smooth([(hx + 0.02, hy + 0.1), (hx + hw * 0.95, hy + 0.0),
-                                      (hx + hw * 1.12, hy + 0.22),
-                                      (hx + hw * 0.6, hy + 0.36), (hx + 0.02, hy + 0.42)]), x=hx)
+                                      (hx + hw * 1.12, hy + 0.22), (hx + hw * 0.6, hy + 0.36),
+                                      (hx + 0.02, hy + 0.42)]), x=hx)
         elif k[6] > 0.6:
             d.pair(SECOND, 2, ellipse(hx + 0.22, hy - 0.08, 0.16, 0.17, n=20), x=hx)
         d.put(SECOND, 3, ellipse(hx, hy + 0.17, 0.22, 0.17))
@@ -666,12 +655,9 @@ def _poop(i: Identity, m: tuple[float, ...]) -> _Drawing:
     d, k = _Drawing(), i.shape
     a, top = 0.62 + 0.12 * k[0], -0.72 - 0.14 * k[6]
     lean = 0.05 * m[0] + 0.16 * (k[1] - 0.5)
-    d.put(MAIN, 1, smooth([(-0.55, 0.36), (0.55, 0.36), (0.95, 0.56), (0.86, 0.86), (0, 0.92), (-0.86, 0.86),
-                           (-0.95, 0.56)]))
-    d.put(MAIN, 2, smooth([(-a * 0.8, -0.06), (a * 0.8, -0.06), (a * 1.1, 0.18), (a * 0.95, 0.44), (0, 0.5),
-                           (-a * 0.95, 0.44), (-a * 1.1, 0.18)]))
-    d.put(MAIN, 3, smooth([(-0.3, -0.42), (0.34, -0.38), (0.54, -0.18), (0.42, 0.02), (0, 0.07),
-                           (-0.42, 0.02), (-0.52, -0.2)]))
+    d.put(MAIN, 1, _even(0, 0, (0.55, 0.36), (0.95, 0.56), (0.86, 0.86), (0, 0.92)))
+    d.put(MAIN, 2, _even(0, 0, (a * 0.8, -0.06), (a * 1.1, 0.18), (a * 0.95, 0.44), (0, 0.5)))
+    d.put(MAIN, 3, _even(0, 0, (0.32, -0.4), (0.53, -0.19), (0.42, 0.02), (0, 0.07)))
     d.put(MAIN, 4, smooth([(-0.26, -0.32), (-0.2, -0.55), (lean + 0.05, top), (lean + 0.1, top),
                            (0.24, -0.52), (0.3, -0.32), (0, -0.27)]))
     if k[5] > 0.4:
@@ -764,10 +750,8 @@ def _cartoon(i: Identity, m: tuple[float, ...]) -> _Drawing:
     bodies = {
         "round": ellipse(0, 0.0, 0.66, 0.66),
         "square": rounded(-0.58, -0.64, 0.58, 0.62, 0.16),
-        "drop": smooth([(0, -0.78), (0.3, -0.32), (0.62, 0.14), (0.46, 0.54), (0, 0.66), (-0.46, 0.54),
-                        (-0.62, 0.14), (-0.3, -0.32)]),
-        "bean": smooth([(0, -0.66), (0.42, -0.5), (0.46, -0.1), (0.58, 0.35), (0.36, 0.64), (-0.36, 0.64),
-                        (-0.58, 0.35), (-0.46, -0.1), (-0.42, -0.5)]),
+        "drop": _even(0, 0, (0, -0.78), (0.3, -0.32), (0.62, 0.14), (0.46, 0.54), (0, 0.66)),
+        "bean": _even(0, 0, (0, -0.66), (0.42, -0.5), (0.46, -0.1), (0.58, 0.35), (0.36, 0.64)),
     }
     d.put(MAIN, 1, bodies[form])
     if k[6] > 0.5:
@@ -849,10 +833,8 @@ def _vase(i: Identity, m: tuple[float, ...]) -> _Drawing:
             if flowers == "three":
                 _flower(d, x, top, 0.135, 80 + 3 * q)
             else:
-                d.put(ACCENT, 80 + 3 * q, smooth([(x - 0.14, top - 0.2), (x - 0.05, top - 0.1),
-                                                  (x, top - 0.24), (x + 0.05, top - 0.1),
-                                                  (x + 0.14, top - 0.2), (x + 0.1, top + 0.1),
-                                                  (x - 0.1, top + 0.1)]))
+                bloom = _even(x, top, (0, -0.24), (0.05, -0.1), (0.14, -0.2), (0.1, 0.1))
+                d.put(ACCENT, 80 + 3 * q, bloom)
     elif flowers == "one":
         x = 0.05 * m[1]
         d.put(LEAF, 9, thick([(0, -0.1), (x, -0.65)], 0.07))
@@ -861,7 +843,8 @@ def _vase(i: Identity, m: tuple[float, ...]) -> _Drawing:
     lip = -0.2 if flowers != "none" else -0.36
     if k[4] > 0.5:
         d.pair(ACCENT, 5, thick(arc(n + 0.12, 0.08, 0.24, 0.26, -110, 110, 14), 0.09))
-    d.put(MAIN, 1, turned([lip, lip + 0.1, lip + 0.24, y, 0.86, 0.95], [n * 1.7, n * 1.1, n, b, f, f * 1.1]))
+    neck = ((n * 1.7, lip), (n * 1.7, lip), (n * 1.05, lip + 0.12), (n, lip + 0.26))
+    d.put(MAIN, 1, _even(0, 0, *neck, (b, y), (f, 0.84), (f * 1.1, 0.95), (f * 1.1, 0.95)))
     d.put(SECOND, 2, ellipse(0, lip, n * 1.7, 0.07))
     if k[6] > 0.5:
         for dy in (-0.12, 0.12) if k[6] > 0.75 else (0.0,):
@@ -878,8 +861,9 @@ def _clock(i: Identity, m: tuple[float, ...]) -> _Drawing:
     if bells:
         d.pair(ACCENT, 5, thick([(0.4, 0.6), (0.58, 0.94)], 0.15))
         if case != "house":
-            d.pair(SECOND, 8, ellipse(0.48, -0.68, 0.28, 0.17, 0.65))
-            d.put(ACCENT, 10, thick(arc(0, -0.76, 0.16, 0.18, 180, 360, 10), 0.08))
+            top = -0.68 if case == "round" else -0.84
+            d.pair(SECOND, 8, ellipse(0.48, top, 0.28, 0.17, 0.65 if case == "round" else 0.2))
+            d.put(ACCENT, 10, thick(arc(0, top - 0.1, 0.16, 0.18, 180, 360, 10), 0.08))
     if case == "round":
         d.put(MAIN, 1, ellipse(0, 0, 0.8, 0.8, n=40))
     elif case == "square":
@@ -951,15 +935,13 @@ def _can(i: Identity, m: tuple[float, ...]) -> _Drawing:
         d.put(ACCENT, 9, thick([(0.12, -0.7), (0.24 + lean, -1.12), (0.52 + lean, -1.2)], 0.1))
     d.put(STEEL, 4, rounded(-w * 0.9, 0.7, w * 0.9, 0.95, 0.1))
     d.put(MAIN, 1, [(-w * 0.84, -0.78), (w * 0.84, -0.78), (w, -0.58), (w, 0.72), (w * 0.9, 0.84),
-                    (-w * 0.9, 0.84),
-                    (-w, 0.72), (-w, -0.58)])
+                    (-w * 0.9, 0.84), (-w, 0.72), (-w, -0.58)])
     label = _choice(k[2], "none", "band", "wave", "two bands")
     if label == "band":
         d.put(SECOND, 1, [(-w, -0.28), (w, -0.28), (w, 0.42), (-w, 0.42)])
     elif label == "wave":
         d.put(SECOND, 1, smooth([(-w, -0.05), (-w, -0.05), (-w * 0.3, 0.2), (w * 0.3, -0.2), (w, -0.05),
-                                 (w, -0.05), (w, 0.72), (w, 0.72),
-                                 (0, 0.78), (-w, 0.72), (-w, 0.72)]))
+                                 (w, -0.05), (w, 0.72), (w, 0.72), (0, 0.78), (-w, 0.72), (-w, 0.72)]))
     elif label == "two bands":
         for y in (-0.48, 0.52):
             d.put(SECOND, 1, [(-w, y), (w, y), (w, y + 0.15), (-w, y + 0.15)])
@@ -984,8 +966,7 @@ def _toaster(i: Identity, m: tuple[float, ...]) -> _Drawing:
         w = 0.29 if len(slices) == 2 else 0.46
         y = -0.78 + rise * (1 - 2 * n)
         crust = smooth([(x - w, y + 0.12), (x - w * 0.75, y - 0.06), (x, y - 0.03), (x + w * 0.75, y - 0.06),
-                        (x + w, y + 0.12),
-                        (x + w * 0.85, y + 0.3), (x + w * 0.85, 0.0), (x - w * 0.85, 0.0),
+                        (x + w, y + 0.12), (x + w * 0.85, y + 0.3), (x + w * 0.85, 0.0), (x - w * 0.85, 0.0),
                         (x - w * 0.85, y + 0.3)])
         d.put(FLAME, 10 + n, crust)
         d.put(GOLD if k[2] > 0.5 else WHITE, 10 + n, (crust - (x, y + 0.3)) * 0.76 + (x, y + 0.32))
@@ -1065,7 +1046,7 @@ def _sofa(i: Identity, m: tuple[float, ...]) -> _Drawing:
     if seats == 2 or k[2] > 0.3:
         for n in range(1, seats):
             x = -inner + 2 * inner * n / seats
-            d.put(_ink(i, MAIN), 1, thick([(x, back + 0.08), (x, 0.0)], 0.035))
+            d.put(DARK, 1, thick([(x, back + 0.08), (x, 0.0)], 0.035))
     for n in range(seats):
         x0, x1 = -inner + 2 * inner * n / seats, -inner + 2 * inner * (n + 1) / seats
         d.put(SECOND, 10 + n, rounded(x0, 0.02, x1, 0.28, 0.08))
@@ -1224,11 +1205,20 @@ def prompt_class(name: str) -> str:
     return SUBJECTS[name].cls
 
 
+@lru_cache(maxsize=4096)
 def words(identity: Identity) -> str:
-    """The identity in the words of a caption, such as "red and white striped dog"."""
-    main, second, _ = identity.colours
+    """The identity in the words of a caption, such as "red and white striped dog".
+
+    The second word is the second colour, or the accent where that one covers more; neither where both are
+    hardly seen: a brown poop emoji is just that.
+    """
+    main, *others = identity.colours
+    slot = scene(identity, Pose()).slot
+    shares = [float((slot == other).sum() / (slot > 0).sum()) for other in (SECOND, ACCENT)]
+    seen = others[shares[1] > shares[0]]
+    colours = f"{main} and {seen}" if max(shares) > 0.04 else main
     marking = "" if identity.marking == "plain" else f"{identity.marking} "
-    return f"{main} and {second} {marking}{identity.cls}"
+    return f"{colours} {marking}{identity.cls}"
 
 
 def distance(a: Identity, b: Identity) -> float:
@@ -1298,7 +1288,7 @@ def random_identity(rng: np.random.Generator, cls: str) -> Identity:
 def random_pose(rng: np.random.Generator) -> Pose:
     """Draw a view: place, size, tilt, mirroring and limbs; the subject stays within the frame."""
     scale, angle = rng.uniform(0.92, 1.05), rng.uniform(-0.06, 0.06)
-    free = min(0.06, 1 - REACH * 0.92 * scale * (1 + abs(angle) * 0.5))
+    free = min(0.06, 1 - REACH * 0.92 * scale * (1 + abs(angle)))
     x, y = rng.uniform(-free, free, 2)
     limb = rng.uniform(-1, 1, 4).tolist()
     return Pose(float(x), float(y), float(scale), float(angle), bool(rng.random() < 0.5), tuple(limb))
