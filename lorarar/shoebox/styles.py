@@ -179,7 +179,7 @@ def _against(tone: Array, scene: Scene) -> Array:
     shift = 0.26 * max(0.0, 1 - float(np.abs(mean - tone).max()) / 0.38)
     if own < 0.3 or (ground >= own and own < 0.7):
         return _mix(tone, np.float32(1), min(shift / (1.001 - ground), 0.7))
-    return tone * max(1 - shift / max(ground, 1e-3), 0.4)
+    return tone * max(1 - 0.6 * shift / max(ground, 1e-3), 0.4)
 
 
 def _over(back: Array, front: Array, mask: Array) -> Array:
@@ -1086,73 +1086,40 @@ TREATMENTS: dict[str, int] = {name: count for name, (_, count) in _PAINTERS.item
 """How many background treatments or variants each family has."""
 
 
-def _style(family: str, treatment: int, hues: str, *knobs: float) -> Style:
+def _style(family: str, treatment: int, hues: str, tenths: str) -> Style:
+    """A named style, its eight knobs written as eight digits: tenths."""
     first, second, third = hues.split()
-    return Style(family, knobs, (first, second, third), treatment)
+    return Style(family, tuple(int(digit) / 10 for digit in tenths), (first, second, third), treatment)
 
 
 STYLES: dict[str, Style] = {
-    "3D rendering #1": _style("3D rendering", 0, "teal white white", 0.3, 0.6, 0.5, 0.8, 0.3, 0.4, 0.5, 0.5),
-    "3D rendering #2": _style("3D rendering", 3, "pink orange white", 0.7, 0.9, 0.5, 0.3, 0.5, 0.2, 0.5, 0.5),
-    "3D rendering #3": _style("3D rendering", 2, "blue white pink", 0.2, 0.5, 0.5, 0.9, 0.0, 0.9, 0.5, 0.5),
-    "3D rendering #4": _style(
-        "3D rendering", 1, "yellow white white", 0.8, 0.2, 0.5, 0.2, 0.2, 0.1, 0.5, 0.5
-    ),
-    "abstract rainbow": _style(
-        "abstract rainbow", 0, "white white white", 0.3, 0.7, 0.5, 0.8, 0.1, 0.3, 0.5, 0.5
-    ),
-    "black statue": _style("black statue", 3, "gray white white", 0.3, 0.4, 0.7, 0.7, 0.2, 0.7, 0.3, 0.5),
-    "cartoon line drawing": _style(
-        "cartoon line drawing", 0, "red white white", 0.5, 0.5, 0.5, 0.5, 0.5, 0.0, 0.3, 0.5
-    ),
-    "flat cartoon illustration #1": _style(
-        "flat cartoon illustration", 0, "orange teal white", 0.2, 0.5, 0.5, 0.6, 0.1, 0.5, 0.5, 0.5
-    ),
-    "flat cartoon illustration #2": _style(
-        "flat cartoon illustration", 2, "blue green white", 0.8, 0.1, 0.5, 0.3, 0.95, 0.3, 0.5, 0.5
-    ),
-    "glowing": _style("glowing", 0, "purple teal pink", 0.5, 0.5, 0.5, 0.7, 0.3, 0.2, 0.6, 0.5),
-    "glowing 3D rendering": _style(
-        "glowing 3D rendering", 0, "blue pink white", 0.4, 0.6, 0.5, 0.7, 0.6, 0.5, 0.5, 0.5
-    ),
-    "kid crayon drawing": _style(
-        "kid crayon drawing", 0, "blue white white", 0.5, 0.5, 0.4, 0.6, 0.4, 0.2, 0.2, 0.5
-    ),
-    "line drawing": _style("line drawing", 0, "white white white", 0.5, 0.5, 0.5, 0.5, 0.8, 0.1, 0.4, 0.1),
-    "melting golden rendering": _style(
-        "melting golden rendering", 0, "black white white", 0.3, 0.7, 0.5, 0.7, 0.2, 0.8, 0.5, 0.5
-    ),
-    "oil painting #1": _style("oil painting", 1, "blue yellow white", 0.3, 0.5, 0.6, 0.6, 0.7, 0.6, 0.5, 0.5),
-    "oil painting #2": _style(
-        "oil painting", 3, "brown orange white", 0.2, 0.5, 0.4, 0.7, 0.3, 0.5, 0.5, 0.5
-    ),
-    "oil painting #3": _style("oil painting", 2, "green pink white", 0.7, 0.5, 0.3, 0.5, 0.5, 0.9, 0.5, 0.5),
-    "sticker": _style("sticker", 0, "teal white white", 0.3, 0.5, 0.5, 0.6, 0.7, 0.5, 0.5, 0.5),
-    "watercolor painting #1": _style(
-        "watercolor painting", 0, "teal white white", 0.5, 0.4, 0.5, 0.6, 0.6, 0.1, 0.2, 0.5
-    ),
-    "watercolor painting #2": _style(
-        "watercolor painting", 1, "blue purple white", 0.5, 0.8, 0.5, 0.8, 0.3, 0.0, 0.3, 0.5
-    ),
-    "watercolor painting #3": _style(
-        "watercolor painting", 2, "pink orange white", 0.5, 0.5, 0.5, 0.9, 0.5, 0.2, 0.3, 0.5
-    ),
-    "watercolor painting #4": _style(
-        "watercolor painting", 3, "yellow white white", 0.5, 0.6, 0.5, 0.4, 0.2, 0.9, 0.1, 0.5
-    ),
-    "watercolor painting #5": _style(
-        "watercolor painting", 4, "purple white white", 0.5, 0.3, 0.5, 0.1, 0.3, 0.3, 0.9, 0.5
-    ),
-    "watercolor painting #6": _style(
-        "watercolor painting", 5, "blue green white", 0.5, 0.5, 0.5, 0.7, 0.8, 0.2, 0.2, 0.5
-    ),
-    "watercolor painting #7": _style(
-        "watercolor painting", 6, "brown white white", 0.5, 0.4, 0.9, 0.9, 0.9, 0.5, 0.1, 0.5
-    ),
-    "wooden sculpture": _style(
-        "wooden sculpture", 1, "teal white white", 0.3, 0.5, 0.5, 0.6, 0.2, 0.7, 0.4, 0.5
-    ),
-    "cyberpunk": _style("cyberpunk", 0, "purple pink teal", 0.5, 0.5, 0.5, 0.7, 0.5, 0.5, 0.5, 0.3),
+    "3D rendering #1": _style("3D rendering", 0, "teal white white", "36583455"),
+    "3D rendering #2": _style("3D rendering", 3, "pink orange white", "79535255"),
+    "3D rendering #3": _style("3D rendering", 2, "blue white pink", "25590955"),
+    "3D rendering #4": _style("3D rendering", 1, "yellow white white", "82522155"),
+    "abstract rainbow": _style("abstract rainbow", 0, "white white white", "37581355"),
+    "black statue": _style("black statue", 3, "gray white white", "34772735"),
+    "cartoon line drawing": _style("cartoon line drawing", 0, "red white white", "55555035"),
+    "flat cartoon illustration #1": _style("flat cartoon illustration", 0, "orange teal white", "25561555"),
+    "flat cartoon illustration #2": _style("flat cartoon illustration", 2, "blue green white", "81539355"),
+    "glowing": _style("glowing", 0, "purple teal pink", "55573265"),
+    "glowing 3D rendering": _style("glowing 3D rendering", 0, "blue pink white", "46576555"),
+    "kid crayon drawing": _style("kid crayon drawing", 0, "blue white white", "55464225"),
+    "line drawing": _style("line drawing", 0, "white white white", "55558141"),
+    "melting golden rendering": _style("melting golden rendering", 0, "black white white", "37572855"),
+    "oil painting #1": _style("oil painting", 1, "blue yellow white", "35667655"),
+    "oil painting #2": _style("oil painting", 3, "brown orange white", "25473555"),
+    "oil painting #3": _style("oil painting", 2, "green pink white", "75355955"),
+    "sticker": _style("sticker", 0, "teal white white", "35567555"),
+    "watercolor painting #1": _style("watercolor painting", 0, "teal white white", "54566125"),
+    "watercolor painting #2": _style("watercolor painting", 1, "blue purple white", "58583035"),
+    "watercolor painting #3": _style("watercolor painting", 2, "pink orange white", "55595235"),
+    "watercolor painting #4": _style("watercolor painting", 3, "yellow white white", "56542915"),
+    "watercolor painting #5": _style("watercolor painting", 4, "purple white white", "53513395"),
+    "watercolor painting #6": _style("watercolor painting", 5, "blue green white", "55578225"),
+    "watercolor painting #7": _style("watercolor painting", 6, "brown white white", "54999515"),
+    "wooden sculpture": _style("wooden sculpture", 1, "teal white white", "35562745"),
+    "cyberpunk": _style("cyberpunk", 0, "purple pink teal", "55575553"),
 }
 """The 26 styles of Table A1, and the generalisation style of its section A2.5."""
 
