@@ -93,7 +93,7 @@ class _Drawing(list[Part]):
 
 
 def _even(x: float, y: float, *right: tuple[float, float]) -> np.ndarray:
-    """Smooth polygon, even about the vertical at `x`, from its right half, top to bottom, relative to (x, y)."""
+    """Smooth polygon, even about the vertical at `x`: its right half as offsets from (x, y), top to bottom."""
     half = np.array(right)
     left = half[half[:, 0] > 0][::-1] * (-1, 1)
     return smooth(np.concatenate([half, left]) + np.array([x, y]))
@@ -1201,7 +1201,9 @@ SUBJECTS: dict[str, Identity] = {
 
 
 def prompt_class(name: str) -> str:
-    """The word that prompts use for the subject `name`: "dog #1" is a "dog"."""
+    """The word that prompts use for the subject `name`: "dog #1" is a "dog". `ValueError` for another name."""
+    if name not in SUBJECTS:
+        raise ValueError(f"no subject {name!r}; there are: {', '.join(SUBJECTS)}")
     return SUBJECTS[name].cls
 
 
@@ -1209,16 +1211,16 @@ def prompt_class(name: str) -> str:
 def words(identity: Identity) -> str:
     """The identity in the words of a caption, such as "red and white striped dog".
 
-    The second word is the second colour, or the accent where that one covers more; neither where both are
-    hardly seen: a brown poop emoji is just that.
+    The second word is the second colour or, on a plain subject, the accent where that covers more; neither
+    where both are hardly seen: a brown poop emoji is just that.
     """
     main, *others = identity.colours
+    if identity.marking != "plain":
+        return f"{main} and {others[0]} {identity.marking} {identity.cls}"
     slot = scene(identity, Pose()).slot
     shares = [float((slot == other).sum() / (slot > 0).sum()) for other in (SECOND, ACCENT)]
-    seen = others[shares[1] > shares[0]]
-    colours = f"{main} and {seen}" if max(shares) > 0.04 else main
-    marking = "" if identity.marking == "plain" else f"{identity.marking} "
-    return f"{colours} {marking}{identity.cls}"
+    seen = f" and {others[shares[1] > shares[0]]}" if max(shares) > 0.04 else ""
+    return f"{main}{seen} {identity.cls}"
 
 
 def distance(a: Identity, b: Identity) -> float:
@@ -1267,8 +1269,10 @@ def random_identity(rng: np.random.Generator, cls: str) -> Identity:
     """Draw an individual of `cls` that is not `too_close` to any of the `SUBJECTS`.
 
     The main colour is one of the class's usual ones in 45 of 100 cases; all three colours contrast pairwise;
-    the tint is normal with a standard deviation of 7 steps.
+    the tint is normal with a standard deviation of 7 steps. `ValueError` for an unknown class.
     """
+    if cls not in CLASSES:
+        raise ValueError(f"no class {cls!r}; there are: {', '.join(CLASSES)}")
     while True:
         usual = _USUAL.get(cls, "").split()
         pool = usual if usual and rng.random() < 0.45 else list(COLOUR_NAMES)
