@@ -93,7 +93,7 @@ class _Drawing(list[Part]):
 
 
 def _even(x: float, y: float, *right: tuple[float, float]) -> np.ndarray:
-    """Smooth polygon, even about the vertical at `x`: its right half as offsets from (x, y), top to bottom."""
+    """Smooth polygon, even about the vertical at `x`; its right half as offsets from (x, y), downwards."""
     half = np.array(right)
     left = half[half[:, 0] > 0][::-1] * (-1, 1)
     return smooth(np.concatenate([half, left]) + np.array([x, y]))
@@ -1201,7 +1201,7 @@ SUBJECTS: dict[str, Identity] = {
 
 
 def prompt_class(name: str) -> str:
-    """The word that prompts use for the subject `name`: "dog #1" is a "dog". `ValueError` for another name."""
+    """The word that prompts use for the subject `name`: "dog #1" is a "dog". `ValueError` if unknown."""
     if name not in SUBJECTS:
         raise ValueError(f"no subject {name!r}; there are: {', '.join(SUBJECTS)}")
     return SUBJECTS[name].cls
@@ -1239,11 +1239,11 @@ def too_close(a: Identity, b: Identity) -> bool:
     """Whether `a` and `b`, of one class, could be taken for one another: alike in dress or nearly so in all.
 
     Alike in dress: the same three colours and the same marking, whatever the shape. Nearly so in all: a
-    `distance` under 0.5. `random_identity` redraws those that are too close to a named subject,
+    `distance` under 0.6. `random_identity` redraws those that are too close to a named subject,
     so that a model
     taught on random individuals has seen none of the `SUBJECTS`.
     """
-    return a.cls == b.cls and ((a.colours, a.marking) == (b.colours, b.marking) or distance(a, b) < 0.5)
+    return a.cls == b.cls and ((a.colours, a.marking) == (b.colours, b.marking) or distance(a, b) < 0.6)
 
 
 # What a class mostly looks like; the other colours have their turn as well.
