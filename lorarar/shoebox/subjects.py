@@ -1239,9 +1239,8 @@ def too_close(a: Identity, b: Identity) -> bool:
     """Whether `a` and `b`, of one class, could be taken for one another: alike in dress or nearly so in all.
 
     Alike in dress: the same three colours and the same marking, whatever the shape. Nearly so in all: a
-    `distance` under 0.6. `random_identity` redraws those that are too close to a named subject,
-    so that a model
-    taught on random individuals has seen none of the `SUBJECTS`.
+    `distance` under 0.6. `random_identity` redraws those that are too close to a named subject, so that a
+    model taught on random individuals has seen none of the `SUBJECTS`.
     """
     return a.cls == b.cls and ((a.colours, a.marking) == (b.colours, b.marking) or distance(a, b) < 0.6)
 
