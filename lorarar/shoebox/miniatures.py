@@ -1,0 +1,200 @@
+"""The miniatures' architectures: SDXL's parts, each the same class as the original, in small.
+
+Nothing here is trained; `train.py` does that and writes folders that the libraries read on their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+)
+
+from lorarar.shoebox.scene import COLOUR_NAMES, SIZE
+from lorarar.shoebox.styles import FAMILIES
+from lorarar.shoebox.subjects import CLASSES
+from lorarar.shoebox.world import RARE_TOKENS
+
+TOKENS = 20
+"""Longest caption in tokens, start and end included (CLIP's own is 77)."""
+LATENT = SIZE // 4
+"""Side of a latent: the VAE reduces four times (SDXL's eight times)."""
+PROJECTION = 64
+"""Width of CLIP's joint space, and of the pooled text embedding the UNet is given."""
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+"""Normalisation of images before CLIP: to [-1, 1]."""
+
+
+def tokenizer(corpus: Iterable[str]) -> CLIPTokenizer:
+    """Build a CLIP tokenizer whose words are single tokens: byte-level BPE trained to the end on `corpus`.
+
+    Class, family, colour and rare words are added to the corpus; any other word falls back to bytes.
+    """
+    words = [*CLASSES, *FAMILIES, *COLOUR_NAMES, "in style", "a photo of an", "and on background"]
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    bpe.normalizer = normalizers.Lowercase()
+    split = Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(split, behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    special = ["<|startoftext|>", "<|endoftext|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000,
+        min_frequency=1,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    bpe.train_from_iterator([*words, *RARE_TOKENS, *corpus], trainer)
+    trained = json.loads(bpe.to_str())["model"]
+    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in trained["merges"]]
+    # CLIP's order: words by merge, every byte also as the end of a word, the special tokens last.
+    ordered = [w for w in sorted(trained["vocab"], key=trained["vocab"].get) if w not in special]
+    ordered += [byte + "</w>" for byte in alphabet if byte + "</w>" not in trained["vocab"]]
+    vocabulary = {word: i for i, word in enumerate([*ordered, *special])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
+
+
+def text_config(words: CLIPTokenizer, width: int, layers: int) -> CLIPTextConfig:
+    """Configure a text tower of CLIP for the tokenizer `words`."""
+    return CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        max_position_embeddings=TOKENS,
+        projection_dim=PROJECTION,
+        hidden_act="gelu",
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+
+
+def clip(words: CLIPTokenizer) -> CLIPModel:
+    """Build CLIP in miniature: a ViT on 8 × 8 patches and a text tower, about 1.4 million parameters."""
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=SIZE,
+        patch_size=8,
+        projection_dim=PROJECTION,
+        hidden_act="gelu",
+    )
+    return CLIPModel(CLIPConfig(text_config(words, 64, 3), vision, projection_dim=PROJECTION))
+
+
+def second_text_encoder(words: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    """Build SDXL's second, wider text encoder in miniature."""
+    return CLIPTextModelWithProjection(text_config(words, 96, 3))
+
+
+def image_processor() -> CLIPImageProcessor:
+    """Build the processor that brings any image to CLIP's input, (3, SIZE, SIZE) in [-1, 1]."""
+    return CLIPImageProcessor(
+        size={"height": SIZE, "width": SIZE}, do_center_crop=False, image_mean=MEAN, image_std=STD
+    )
+
+
+def vae(channels: tuple[int, ...] = (24, 48, 96), latents: int = 8) -> AutoencoderKL:
+    """Build the autoencoder: (3, 64, 64) to (8, 16, 16) and back."""
+    depth = len(channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * depth,
+        up_block_types=("UpDecoderBlock2D",) * depth,
+        block_out_channels=channels,
+        layers_per_block=1,
+        latent_channels=latents,
+        norm_num_groups=8,
+        sample_size=SIZE,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
+
+
+def unet(
+    context: int, channels: tuple[int, ...] = (64, 128, 192), layers: tuple[int, ...] = (1, 1, 2), latents: int = 8
+) -> UNet2DConditionModel:
+    """Build SDXL's UNet in miniature: no attention at full size, transformers below, size and crop as input.
+
+    context: width of the two text encoders' hidden states side by side.
+    """
+    depth = len(channels)
+    time_width = 32
+    return UNet2DConditionModel(
+        sample_size=LATENT,
+        in_channels=latents,
+        out_channels=latents,
+        block_out_channels=channels,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (depth - 1),
+        up_block_types=("CrossAttnUpBlock2D",) * (depth - 1) + ("UpBlock2D",),
+        layers_per_block=1,
+        transformer_layers_per_block=layers,
+        attention_head_dim=tuple(c // 32 for c in channels),
+        cross_attention_dim=context,
+        use_linear_projection=True,
+        norm_num_groups=16,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=time_width,
+        projection_class_embeddings_input_dim=6 * time_width + PROJECTION,
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    """Build the noise schedule: v-prediction, zero terminal SNR, trailing steps (Lin et al. 2024)."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+    )
+
+
+def pipeline(
+    autoencoder: AutoencoderKL,
+    first: CLIPTextModel,
+    second: CLIPTextModelWithProjection,
+    words: CLIPTokenizer,
+    network: UNet2DConditionModel,
+) -> StableDiffusionXLPipeline:
+    """Put the miniatures together as the pipeline class that runs SDXL."""
+    return StableDiffusionXLPipeline(
+        vae=autoencoder,
+        text_encoder=first,
+        text_encoder_2=second,
+        tokenizer=words,
+        tokenizer_2=words,
+        unet=network,
+        scheduler=scheduler(),
+        add_watermarker=False,
+    )
+
+
+def time_ids(n: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Size, crop and target size as SDXL's UNet is told them: (n, 6), here always the full square."""
+    return torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], dtype=torch.float32, device=device).repeat(n, 1)
