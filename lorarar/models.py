@@ -1,4 +1,4 @@
-"""Which models a run uses and how long they train (`SCALES`); loading pipelines and LoRAs; generating images."""
+"""Which models a run uses and how long they train (`SCALES`); loading pipelines, LoRAs; making images."""
 
 from __future__ import annotations
 
@@ -189,8 +189,7 @@ def _quiet() -> Iterator[None]:
             library.set_verbosity_error()
             library.disable_progress_bar()
         with warnings.catch_warnings():
-            # Newer releases deprecate `torch_dtype`; older ones know no other name.
-            warnings.filterwarnings("ignore", message=".*torch_dtype.*")
+            warnings.simplefilter("ignore")  # renamed arguments, a second adapter
             yield
     finally:
         for library, level, bar in zip(libraries, levels, bars, strict=True):
@@ -281,11 +280,14 @@ def loaded(
 
 
 def check_fit(pipe: DiffusionPipeline, lora: LoRA) -> None:
-    """Raise ValueError, naming the layer, unless every layer of the LoRA is in the pipeline with that shape."""
+    """Raise ValueError, naming the layer, unless the pipeline has every layer of the LoRA, in its shape."""
     for layer, (up, down) in lora.items():
         component, _, name = layer.partition(".")
         try:
-            weight = getattr(pipe, component).get_submodule(name).weight
+            model = getattr(pipe, component)
+            if not hasattr(model, "text_model"):  # transformers 5 has dropped the level from CLIPTextModel
+                name = name.removeprefix("text_model.")
+            weight = model.get_submodule(name).weight
         except AttributeError:
             raise ValueError(f"the LoRA is for another base model: this one has no layer {layer}") from None
         found, wanted = (up.shape[0], *down.shape[1:]), tuple(weight.shape)
