@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from lorarar.shoebox import miniatures, world
 
-GROUPS = 12_000
+GROUPS = 8_000
 """Groups of drawings (six images each) that the miniatures are trained on."""
 HELD_OUT = 200
 """Groups of drawings, from the next seed, that measurements are made on."""
@@ -46,9 +46,9 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "clip": Recipe(1_000, 256, 1e-3),
+    "clip": Recipe(1_000, 128, 1e-3),
     "vae": Recipe(3_000, 8, 1.5e-3, decay=0.5, weight_decay=1e-4),
-    "base": Recipe(5_000, 64, 1e-3, decay=0.35),
+    "base": Recipe(7_000, 32, 7e-4, decay=0.35),
     "critic": Recipe(3_000, 96, 1e-3),
 }
 
