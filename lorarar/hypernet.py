@@ -10,6 +10,7 @@ first layer needs no dense update:
 import os
 import re
 import secrets
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lorarar.lora import LoRA, LoRAError
-from lorarar.merge import batches, matching
+from lorarar.merging import batches, matching
 
 PARTS = {"query": "to_q", "key": "to_k", "value": "to_v", "output": "to_out.0"}
 """The parts of attention, self and cross alike, and the modules that hold them."""
@@ -152,7 +153,8 @@ class Hypernetwork(nn.Module):
                     metadata = file.metadata() or {}
                     state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                with warnings.catch_warnings(action="ignore"):  # on the age of the pickle's format
+                    state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged pickle raises anything; with weights_only it runs nothing
             reason = str(error).split("\n")[0].split(". ")[0][:120]
             raise LoRAError(
