@@ -116,8 +116,8 @@ def image_processor() -> CLIPImageProcessor:
     )
 
 
-def vae(channels: tuple[int, ...] = (24, 48, 96), latents: int = 8) -> AutoencoderKL:
-    """Build the autoencoder: (3, 64, 64) to (8, 16, 16) and back."""
+def vae(channels: tuple[int, ...] = (24, 48, 96), latents: int = 16) -> AutoencoderKL:
+    """Build the autoencoder: (3, 64, 64) to (16, 16, 16) and back."""
     depth = len(channels)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * depth,
@@ -134,7 +134,7 @@ def vae(channels: tuple[int, ...] = (24, 48, 96), latents: int = 8) -> Autoencod
 
 
 def unet(
-    context: int, channels: tuple[int, ...] = (64, 128, 192), layers: tuple[int, ...] = (1, 1, 2), latents: int = 8
+    context: int, channels: tuple[int, ...] = (64, 128, 192), layers: tuple[int, ...] = (1, 1, 2), latents: int = 16
 ) -> UNet2DConditionModel:
     """Build SDXL's UNet in miniature: no attention at full size, transformers below, size and crop as input.
 

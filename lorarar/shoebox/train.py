@@ -47,7 +47,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "clip": Recipe(1_000, 128, 1e-3),
-    "vae": Recipe(3_000, 8, 1.5e-3, decay=0.5, weight_decay=1e-4),
+    "vae": Recipe(1_600, 8, 2e-3, decay=0.5, weight_decay=1e-4),
     "base": Recipe(7_000, 32, 7e-4, decay=0.35),
     "critic": Recipe(3_000, 96, 1e-3),
 }
@@ -306,7 +306,7 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
 
 
 def encode(model: nn.Module, images: np.ndarray, device: str = "cpu", batch: int = 120) -> Tensor:
-    """Encode images (n, 64, 64, 3) uint8 into normalised latents (n, 8, 16, 16), as the UNet sees them."""
+    """Encode images (n, 64, 64, 3) uint8 into normalised latents (n, 16, 16, 16), as the UNet sees them."""
     shape = (1, -1, 1, 1)
     mean = torch.tensor(model.config.latents_mean, device=device).view(shape)
     std = torch.tensor(model.config.latents_std, device=device).view(shape)
