@@ -557,7 +557,10 @@ def train_lora(
                     _keep(checkpoint, settings, step + 1, **state)
                 if callback:
                     callback(step + 1, loss.item())
-        lora = LoRA({layer: tuple(f.detach().cpu().clone() for f in pair) for layer, pair in factors.items()})
+        lora = LoRA(
+            {layer: tuple(f.detach().cpu().clone() for f in pair) for layer, pair in factors.items()},
+            metadata={"lorarar_training": json.dumps(settings)},
+        )
     if not all(torch.isfinite(factor).all() for pair in lora.values() for factor in pair):
         raise ValueError("training diverged: choose a smaller learning rate, or bf16 or full precision")
     if checkpoint is not None:
