@@ -6,6 +6,7 @@ arguments. What a command needs is imported when it runs, so that ``lorarar --he
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lorarar import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Commands = Any  # argparse's own type for what add_subparsers returns is private
 
@@ -222,7 +226,7 @@ def _merge(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from lorarar.lora import load_coefficients, load_lora, save_lora
-    from lorarar.merge import merge
+    from lorarar.merging import merge
 
     content = load_lora(options.content, convert=options.convert)
     style = load_lora(options.style, convert=options.convert)
@@ -280,7 +284,261 @@ def _check_output(output: Path, inputs: Sequence[Path]) -> None:
         raise ValueError(f"{output}: is one of the inputs; name another file to write")
 
 
-COMMANDS = [add_info, add_merge]
+# ---------------------------------------------------------------------------------------------------------
+# lorarar shoebox
+
+
+def add_shoebox(commands: Commands) -> None:
+    """``lorarar shoebox STEP``: draw the world, and train the miniatures, one step each."""
+    parser = command(
+        commands,
+        "shoebox",
+        "Draw the shoebox world, train its miniatures (clip, vae, critic, then base), measure the base.",
+        "lorarar shoebox base --steps 7000 --out data/shoebox",
+    )
+    parser.add_argument("step", choices=("draw", "clip", "vae", "critic", "base", "measure"))
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: shoebox in the data folder")
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", default=Path("runs"), help="checkpoints; default: %(default)s"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="default: the recipe's")
+    parser.add_argument("--groups", type=int, metavar="N", help="drawings in groups of six; default: all")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="base: a pipeline whose UNet to start from")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", default=1, help="measure: images per cell; default: 1"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--device", help="cpu, cuda, …; default: the best there is")
+    parser.set_defaults(run=_shoebox)
+
+
+def _shoebox(options: argparse.Namespace) -> None:
+    for name in ("steps", "groups", "rounds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, not {value}")
+    if options.init and not (options.init / "unet").is_dir():
+        raise ValueError(f"--init {options.init}: no unet folder in it; name a folder in diffusers' layout")
+
+    from lorarar.models import data_folder, find_device
+    from lorarar.shoebox import critic, train, world
+
+    out = options.out or data_folder() / "shoebox"
+    device = str(find_device(options.device))
+    groups = options.groups or train.GROUPS
+    for name in {"base": ("vae", "clip"), "measure": ("base", "critic")}.get(options.step, ()):
+        if not (out / name).is_dir():
+            raise ValueError(f"{out} has no {name}: train it first, with `lorarar shoebox {name}`")
+    if options.step == "draw":
+        world.dataset(groups, options.seed)
+        return
+    if options.step == "measure":
+        print(json.dumps(critic.measure_base(out, options.rounds, options.seed, device), indent=1))
+        return
+    recipe = train.scaled(options.step, options.steps)
+    arguments = (out, options.run, recipe, options.seed, device, groups)
+    trained = {
+        "clip": lambda: train.train_clip(*arguments),
+        "vae": lambda: train.train_vae(*arguments),
+        "critic": lambda: critic.train_critic(*arguments),
+        "base": lambda: train.train_base(*arguments, init=options.init),
+    }[options.step]()
+    print(json.dumps(trained, indent=1))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# lorarar train-lora
+
+
+def add_train_lora(commands: Commands) -> None:
+    """``lorarar train-lora --images DIR --prompt TEXT -o OUT``: a LoRA of a few images (DreamBooth)."""
+    parser = command(
+        commands,
+        "train-lora",
+        "Train a LoRA on a few images of a subject or a style (DreamBooth), saved as a diffusers file.",
+        'lorarar train-lora --images my-dog --prompt "A sks dog" -o dog.safetensors --scale sdxl',
+    )
+    parser.add_argument("--images", metavar="DIR", type=Path, required=True, help="the folder of images")
+    words = parser.add_mutually_exclusive_group(required=True)
+    words.add_argument("--prompt", metavar="TEXT", help='the prompt of all images, such as "A sks dog"')
+    words.add_argument(
+        "--captions",
+        metavar="FILE",
+        type=Path,
+        help='a caption for each image: JSON lines of {"file_name": …, "text": …}',
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
+    parser.add_argument("--base", metavar="PATH_OR_ID", help="base model (default: the scale's)")
+    parser.add_argument(
+        "--scale",
+        metavar="NAME",
+        help="smoke, shoebox, sdxl, koala or sd15: base model and settings (default: shoebox, or the base's)",
+    )
+    parser.add_argument("--style", action="store_true", help="take the scale's settings for a style")
+    parser.add_argument("--rank", metavar="R", type=int)
+    parser.add_argument("--steps", metavar="N", type=int)
+    parser.add_argument("--learning-rate", metavar="X", type=float)
+    parser.add_argument("--batch-size", metavar="N", type=int)
+    parser.add_argument("--warmup", metavar="N", type=int, help="steps over which the learning rate rises")
+    parser.add_argument("--decay", metavar="SHARE", type=float, help="share of the steps over which it falls")
+    parser.add_argument("--class-prompt", metavar="TEXT", help='prior preservation, such as "a dog"')
+    parser.add_argument(
+        "--prior-images", metavar="N|DIR", default="100", help="class images: how many to make, or a folder"
+    )
+    parser.add_argument("--prior-weight", metavar="X", type=float, default=1.0)
+    parser.add_argument("--flip", action="store_true", help="also train on mirror images")
+    parser.add_argument("--optimizer", choices=("adamw", "adamw8bit"), default="adamw")
+    parser.add_argument("--precision", choices=("fp16", "bf16"), help="default: that of the base's weights")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
+    parser.add_argument("--seed", metavar="N", type=int, default=0)
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
+    parser.add_argument("--checkpoint-every", metavar="N", type=int, default=100)
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from OUT.checkpoint, which an interrupted run leaves"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
+    parser.set_defaults(run=_train_lora)
+
+
+def _train_lora(options: argparse.Namespace) -> None:
+    _check_output(options.output, [])
+    from lorarar.dreambooth import image_files, read_captions, read_images, train_lora
+    from lorarar.lora import save_lora
+    from lorarar.models import Recipe, find_scale, load_pipeline
+
+    # What is cheap to check is checked before the base is loaded.
+    scale = find_scale(options.scale or "shoebox") if options.scale or not options.base else None
+    files = image_files(options.images)
+    images = read_images(files)
+    prompt = options.prompt
+    if options.captions:
+        prompt = read_captions(options.captions, [file.name for file in files])
+    prior: int | Path = (
+        int(options.prior_images) if options.prior_images.isdecimal() else Path(options.prior_images)
+    )
+    if options.class_prompt and isinstance(prior, Path):
+        image_files(prior)
+    pipe = load_pipeline(options.base or scale, options.device)
+    scale = scale or pipe.scale
+    recipe = vars(Recipe() if scale is None else scale.style if options.style else scale.content)
+    given = {name: getattr(options, name) for name in recipe if getattr(options, name) is not None}
+    lora = train_lora(
+        pipe,
+        images,
+        prompt,
+        **{**recipe, **given},
+        class_prompt=options.class_prompt,
+        class_images=prior,
+        prior_weight=options.prior_weight,
+        flip=options.flip,
+        optimizer=options.optimizer,
+        precision=options.precision,
+        gradient_checkpointing=options.gradient_checkpointing or bool(scale and scale.gradient_checkpointing),
+        seed=options.seed,
+        checkpoint=f"{options.output}.checkpoint",
+        checkpoint_every=options.checkpoint_every,
+        resume=options.resume,
+        progress=not options.quiet,
+    )
+    save_lora(lora, options.output, dtype=pipe.unet.dtype)
+    if not options.quiet:
+        size = options.output.stat().st_size / 1e6
+        print(f"{options.output}: {len(images)} images, {len(lora)} layers, {size:.1f} MB")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# lorarar generate
+
+
+def add_generate(commands: Commands) -> None:
+    """``lorarar generate --prompt TEXT -o OUT``: images from words, with LoRAs."""
+    parser = command(
+        commands,
+        "generate",
+        "Generate images from a prompt, with one or several LoRAs; several images make one grid.",
+        'lorarar generate --prompt "A sks dog" --lora dog.safetensors --count 4 -o dogs.png',
+    )
+    parser.add_argument("--prompt", metavar="TEXT", required=True)
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the image to write")
+    parser.add_argument(
+        "--lora",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="may be repeated: they are summed",
+    )
+    parser.add_argument(
+        "--weight", metavar="X", type=float, action="append", help="of each --lora, in order (default: 1)"
+    )
+    parser.add_argument("--base", metavar="PATH_OR_ID", help="base model (default: the scale's)")
+    parser.add_argument(
+        "--scale",
+        metavar="NAME",
+        help="smoke, shoebox, sdxl, koala or sd15 (default: shoebox, or the base's)",
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="of the first image; then one more each"
+    )
+    parser.add_argument("--count", metavar="N", type=int, default=1, help="how many images")
+    parser.add_argument("--steps", metavar="N", type=int, help="inference steps (default: the scale's)")
+    parser.add_argument("--guidance", metavar="X", type=float, help="default: the scale's")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=16, help="images at once")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
+    parser.set_defaults(run=_generate)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    _check_output(options.output, options.lora)
+    if options.count < 1:
+        raise ValueError(f"--count must be at least 1, not {options.count}")
+    from PIL import Image
+
+    formats = Image.registered_extensions()
+    kind = formats.get(options.output.suffix.lower())
+    if kind not in ("PNG", "JPEG", "WEBP"):
+        raise ValueError(f"{options.output}: expected a name that ends in .png, .jpg or .webp")
+    from lorarar.lora import load_lora
+    from lorarar.models import find_scale, generate, load_pipeline, loaded
+
+    scale = find_scale(options.scale or "shoebox") if options.scale or not options.base else None
+    loras = [load_lora(file) for file in options.lora]
+    pipe = load_pipeline(options.base or scale, options.device)
+    pipe.scale = scale or pipe.scale
+    with loaded(pipe, *loras, weights=options.weight):
+        images = generate(
+            pipe,
+            options.prompt,
+            range(options.seed, options.seed + options.count),
+            steps=options.steps,
+            guidance=options.guidance,
+            batch_size=options.batch_size,
+            progress=not options.quiet,
+        )
+    aside = options.output.with_name(f".{options.output.name}.{os.getpid()}")
+    try:
+        Image.fromarray(_grid(images)).save(aside, format=kind)
+        os.replace(aside, options.output)
+    finally:
+        aside.unlink(missing_ok=True)
+    if not options.quiet:
+        print(f"{options.output}: {len(images)} × {images.shape[2]} × {images.shape[1]} pixels")
+
+
+def _grid(images: "np.ndarray") -> "np.ndarray":
+    """Lay (n, h, w, 3) images out in rows as a near-square (H, W, 3), white where the last row ends."""
+    import numpy as np
+
+    count, height, width, _ = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    blank = np.full((rows * columns - count, height, width, 3), 255, np.uint8)
+    cells = np.concatenate([images, blank]).reshape(rows, columns, height, width, 3)
+    return cells.swapaxes(1, 2).reshape(rows * height, columns * width, 3)
+
+
+COMMANDS = [add_info, add_merge, add_shoebox, add_train_lora, add_generate]
 
 
 if __name__ == "__main__":
