@@ -8,15 +8,18 @@ cosine of two embeddings.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lorarar.models import generate, load_pipeline
 from lorarar.shoebox import train, world
 from lorarar.shoebox.train import Recipe, to_unit
 
@@ -77,7 +80,7 @@ class Critic(nn.Module):
     def same(self, axis: str, references: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Tell which images (n, 64, 64, 3) show the references' identity ("subject") or style ("style").
 
-        References (m, 64, 64, 3) vote as the judge's do: an image passes if a strict majority of them says yes.
+        References (m, 64, 64, 3) vote as the judge's do: an image passes if a strict majority says yes.
         Returns (n,) bool.
         """
         which = {"subject": 2, "style": 3}[axis]
@@ -175,7 +178,7 @@ def train_critic(
         }
         if split == "validation":
             for axis, (positive, negative) in found.items():
-                best = max(np.linspace(-0.2, 0.95, 116), key=lambda t: balanced(positive, negative, t))  # noqa: B023
+                best = max(np.linspace(-0.2, 0.95, 116), key=lambda t: balanced(positive, negative, t))
                 getattr(model, f"{axis}_threshold").fill_(best)
         facts[split] = {
             "class accuracy": round(float((said[0].argmax(1) == labels[:, 0]).float().mean()), 4),
@@ -191,4 +194,56 @@ def train_critic(
     facts = {"seed": seed, "recipe": asdict(recipe), **spent, "held-out drawings": facts}
     command = f"lorarar shoebox critic --steps {recipe.steps} --seed {seed}"
     train.card(out / "critic", "The critic", command, json.loads(json.dumps(facts)))
+    return facts
+
+
+def prompt(cls: str, family: str) -> str:
+    """Say what to draw, in the captions' words: "a dog in watercolor painting style", "a photo of a dog"."""
+    article = "an" if cls[0] in "aeiou" else "a"
+    return f"a photo of {article} {cls}" if family == "photo" else f"{article} {cls} in {family} style"
+
+
+def measure_base(out: Path, rounds: int = 1, seed: int = 0, device: str | None = None) -> dict:
+    """Let the critic judge the base model on every class × every family, and write the contact sheet.
+
+    rounds: images per cell. Adds the measurements to the card of `out`/base and writes `out`/base/sheet.png,
+    the first round with a row per class and a column per family.
+    """
+    critic = Critic.load(out / "critic")
+    pipe = load_pipeline(out / "base", device)
+    cells = [(c, f) for c in world.CLASSES for f in world.FAMILIES] * rounds
+    began = time.monotonic()
+    images = generate(
+        pipe,
+        [prompt(c, f) for c, f in cells],
+        [seed * 1_000_000 + i for i in range(len(cells))],
+        batch_size=32,
+        progress=True,
+    )
+    seconds = (time.monotonic() - began) / len(cells)
+    said = critic.look(images)
+    cls, family = said[0].argmax(1).numpy(), said[1].argmax(1).numpy()
+    cls_right = cls == [world.CLASSES.index(c) for c, _ in cells]
+    family_right = family == [world.FAMILIES.index(f) for _, f in cells]
+
+    def shares(right: np.ndarray, names: tuple[str, ...], of: int) -> dict[str, float]:
+        hits = {n: [r for r, cell in zip(right, cells, strict=True) if cell[of] == n] for n in names}
+        return {n: round(float(np.mean(hit)), 3) for n, hit in hits.items()}
+
+    facts = {
+        "images": len(cells),
+        "seed": seed,
+        "seconds per image": round(seconds, 3),
+        "machine": train.machine(),
+        "class shown": round(float(cls_right.mean()), 4),
+        "family shown": round(float(family_right.mean()), 4),
+        "class shown, by class": shares(cls_right, world.CLASSES, 0),
+        "family shown, by family": shares(family_right, world.FAMILIES, 1),
+    }
+    sheet = world.sheet(images[: len(world.CLASSES) * len(world.FAMILIES)], len(world.FAMILIES), enlarge=1)
+    Image.fromarray(sheet).save(out / "base" / "sheet.png")
+    kept = json.loads((out / "base" / "card.json").read_text())
+    command = kept.pop("command")
+    kept["judged by the critic"] = facts
+    train.card(out / "base", "The base model: SDXL in miniature", command, kept)
     return facts

@@ -134,7 +134,10 @@ def vae(channels: tuple[int, ...] = (24, 48, 96), latents: int = 16) -> Autoenco
 
 
 def unet(
-    context: int, channels: tuple[int, ...] = (64, 128, 192), layers: tuple[int, ...] = (1, 1, 2), latents: int = 16
+    context: int,
+    channels: tuple[int, ...] = (64, 128, 192),
+    layers: tuple[int, ...] = (1, 1, 2),
+    latents: int = 16,
 ) -> UNet2DConditionModel:
     """Build SDXL's UNet in miniature: no attention at full size, transformers below, size and crop as input.
 

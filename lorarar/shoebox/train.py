@@ -17,9 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from lorarar.shoebox import miniatures, world
 
@@ -159,7 +162,7 @@ def machine() -> str:
 
 def card(folder: Path, title: str, command: str, facts: dict) -> None:
     """Write the model card README.md and card.json into `folder`: how it was made and what it measures."""
-    facts = {"command": command, "world": world.source_hash(), "machine": machine(), **facts}
+    facts = {"command": command, "world": world.source_hash(), "machine": machine()} | facts
     (folder / "card.json").write_text(json.dumps(facts, indent=1) + "\n")
     rows = "\n".join(
         f"| {k} | {json.dumps(v) if isinstance(v, dict | list) else v} |" for k, v in facts.items()
@@ -180,6 +183,13 @@ def to_bytes(images: Tensor) -> np.ndarray:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
+def tokens(words: CLIPTokenizer, captions: list[list[str]]) -> Tensor:
+    """Tokenise n lists of k captions each: (n, k, TOKENS) int64."""
+    flat = [caption for several in captions for caption in several]
+    ids = words(flat, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return ids.view(len(captions), -1, ids.shape[-1])
+
+
 # --- CLIP ---------------------------------------------------------------------------------------------
 
 
@@ -191,11 +201,7 @@ def train_clip(out: Path, run: Path, recipe: Recipe, seed: int, device: str, gro
     images, captions, _ = world.dataset(groups, seed)
     held, held_captions, truths = world.dataset(HELD_OUT, seed + 1)
     words = miniatures.tokenizer(c for pair in captions[: 6 * 2000] for c in pair)
-
-    def tokens(texts: list[str]) -> Tensor:
-        return words(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-
-    ids = torch.stack([tokens([pair[k] for pair in captions]) for k in (0, 1)], 1)
+    ids = tokens(words, captions)
     torch.manual_seed(seed)
     model = nn.ModuleDict({"clip": miniatures.clip(words), "second": miniatures.second_text_encoder(words)})
     model.to(device)
@@ -225,10 +231,10 @@ def train_clip(out: Path, run: Path, recipe: Recipe, seed: int, device: str, gro
             ),
         }
         for axis, (texts, truth) in prompts.items():
-            text = model["clip"].get_text_features(input_ids=tokens(texts).to(device)).pooler_output
+            text = model["clip"].get_text_features(input_ids=tokens(words, [texts])[0].to(device)).pooler_output
             best = (image @ F.normalize(text, dim=-1).T).argmax(1).cpu().numpy()
             facts[f"zero-shot {axis} accuracy"] = round(float((best == truth).mean()), 4)
-        text = model["clip"].get_text_features(input_ids=tokens([c[0] for c in held_captions]).to(device))
+        text = model["clip"].get_text_features(input_ids=tokens(words, held_captions)[:, 0].to(device))
         score = image[:500] @ F.normalize(text.pooler_output[:500], dim=-1).T
         hit = score.argmax(1).cpu() == torch.arange(len(score))
         facts["own caption first among 500"] = round(float(hit.float().mean()), 4)
@@ -238,7 +244,8 @@ def train_clip(out: Path, run: Path, recipe: Recipe, seed: int, device: str, gro
     miniatures.image_processor().save_pretrained(out / "clip")
     second.save_pretrained(out / "text_encoder_2")
     facts = {"seed": seed, "recipe": asdict(recipe), **spent, "held-out drawings": facts}
-    card(out / "clip", "CLIP in miniature", f"lorarar shoebox clip --steps {recipe.steps} --seed {seed}", facts)
+    command = f"lorarar shoebox clip --steps {recipe.steps} --seed {seed}"
+    card(out / "clip", "CLIP in miniature", command, facts)
     return facts
 
 
@@ -277,23 +284,19 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
 
     spent = fit("vae", model, loss, len(images), recipe, run=run, seed=seed, device=device)
     with torch.no_grad():
-        sample = torch.cat(
-            [model.encode(to_unit(images[i : i + 64]).to(device)).latent_dist.mode() for i in range(0, 2048, 64)]
-        )
+
+        def code(images: np.ndarray) -> Tensor:
+            return model.encode(to_unit(images).to(device)).latent_dist.mode()
+
+        sample = torch.cat([code(images[i : i + 64]) for i in range(0, min(2048, len(images)), 64)])
         model.register_to_config(
             latents_mean=sample.mean((0, 2, 3)).tolist(), latents_std=sample.std((0, 2, 3)).tolist()
         )
         model.half().save_pretrained(out / "vae")
         model.float()
-        values = torch.cat(
-            [
-                psnr(x := to_unit(held[i : i + 60]).to(device), model.decode(model.encode(x).latent_dist.mode()).sample)
-                for i in range(0, len(held), 60)
-            ]
-        ).cpu()
-    by_family = {
-        f: round(float(values[truths[:, 1] == k].mean()), 2) for k, f in enumerate(world.FAMILIES)
-    }
+        batches = [held[i : i + 60] for i in range(0, len(held), 60)]
+        values = torch.cat([psnr(to_unit(x), model.decode(code(x)).sample.cpu()) for x in batches])
+    by_family = {f: round(float(values[truths[:, 1] == k].mean()), 2) for k, f in enumerate(world.FAMILIES)}
     facts = {
         "seed": seed,
         "recipe": asdict(recipe),
@@ -301,7 +304,8 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
         "held-out PSNR (dB)": round(float(values.mean()), 2),
         "by family": by_family,
     }
-    card(out / "vae", "The VAE in miniature", f"lorarar shoebox vae --steps {recipe.steps} --seed {seed}", facts)
+    command = f"lorarar shoebox vae --steps {recipe.steps} --seed {seed}"
+    card(out / "vae", "The VAE in miniature", command, facts)
     return facts
 
 
@@ -322,18 +326,20 @@ def encode(model: nn.Module, images: np.ndarray, device: str = "cpu", batch: int
 
 
 def train_base(
-    out: Path, run: Path, recipe: Recipe, seed: int, device: str, groups: int = GROUPS, init: Path | None = None
+    out: Path,
+    run: Path,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    groups: int = GROUPS,
+    init: Path | None = None,
 ) -> dict:
     """Train the UNet of the pipeline on drawings and captions; text encoders and VAE are given and frozen.
 
     v-prediction with zero terminal SNR (Lin et al. 2024); one caption in ten is dropped to zeros, which is
-    SDXL's empty prompt, for classifier-free guidance (Ho & Salimans 2022). `init`: a pipeline folder whose UNet
-    to start from. Writes the whole pipeline to `out`/base.
+    SDXL's empty prompt, for classifier-free guidance (Ho & Salimans 2022). `init`: a pipeline folder whose
+    UNet to start from. Writes the whole pipeline to `out`/base.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from diffusers.models.attention_processor import AttnProcessor
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
     images, captions, _ = world.dataset(groups, seed)
     autoencoder = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(device).eval()
     words = CLIPTokenizer.from_pretrained(out / "clip")
@@ -346,13 +352,7 @@ def train_base(
         latents = encode(autoencoder, images, device).half()
         write_whole(cache, lambda aside: torch.save(latents, aside))
     latents = torch.load(cache, weights_only=True, mmap=True)
-    ids = torch.stack(
-        [
-            words([p[k] for p in captions], padding="max_length", truncation=True, return_tensors="pt").input_ids
-            for k in (0, 1)
-        ],
-        1,
-    )
+    ids = tokens(words, captions)
     torch.manual_seed(seed)
     context = first.config.hidden_size + second.config.hidden_size
     if init is None:
@@ -372,7 +372,10 @@ def train_base(
             two = second(text, output_hidden_states=True)
         keep = (torch.rand(len(indices), device=device) > 0.1).float()
         hidden = torch.cat([one, two.hidden_states[-2]], -1) * keep.view(-1, 1, 1)
-        added = {"text_embeds": two.text_embeds * keep[:, None], "time_ids": miniatures.time_ids(len(text), device)}
+        added = {
+            "text_embeds": two.text_embeds * keep[:, None],
+            "time_ids": miniatures.time_ids(len(text), device),
+        }
         noise = torch.randn_like(clean)
         t = torch.randint(1000, (len(indices),), device=device)
         noisy = noise_schedule.add_noise(clean, noise, t)
