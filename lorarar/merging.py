@@ -471,8 +471,9 @@ def dare(
 ) -> LoRA:
     """Drop entries at random, rescale the kept, add (DARE, arXiv 2311.03099).
 
-    Flavours, ranks, one-sided layers and errors as in `ties`; ``factors`` is peft's ``dare_linear`` after
-    ``torch.manual_seed(seed)``, when the layers are in the order of the model's modules.
+    Flavours, ranks, one-sided layers and errors as in `ties`. ``factors`` is peft's ``dare_linear``, from the
+    numbers that ``torch.manual_seed(seed)`` gives (peft initialises the new adapter first, which draws numbers
+    too: seed it after that to compare), when the layers are in the order of the model's modules.
     """
     return _pruned_merge(
         content, style, random=True, elect=False, density=density, seed=seed, flavour=flavour, rank=rank,
@@ -492,7 +493,7 @@ def dare_ties(
     style_weight: float = 1.0,
     progress: Progress = iter,
 ) -> LoRA:
-    """DARE's random drop, then TIES' election and disjoint mean (peft's and mergekit's ``dare_ties``).
+    """DARE's random drop, then TIES' election and disjoint mean (DARE-TIES of peft and mergekit).
 
     Flavours, ranks, one-sided layers, seed and errors as in `ties` and `dare`.
     """
