@@ -6,7 +6,6 @@ arguments. What a command needs is imported when it runs, so that ``lorarar --he
 
 import argparse
 import json
-import math
 import os
 import signal
 import sys
@@ -15,9 +14,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lorarar import __version__
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Commands = Any  # argparse's own type for what add_subparsers returns is private
 
@@ -500,7 +496,7 @@ def _generate(options: argparse.Namespace) -> None:
     if kind not in ("PNG", "JPEG", "WEBP"):
         raise ValueError(f"{options.output}: expected a name that ends in .png, .jpg or .webp")
     from lorarar.lora import load_lora
-    from lorarar.models import find_scale, generate, load_pipeline, loaded
+    from lorarar.models import find_scale, generate, grid, load_pipeline, loaded
 
     scale = find_scale(options.scale or "shoebox") if options.scale or not options.base else None
     loras = [load_lora(file) for file in options.lora]
@@ -518,24 +514,12 @@ def _generate(options: argparse.Namespace) -> None:
         )
     aside = options.output.with_name(f".{options.output.name}.{os.getpid()}")
     try:
-        Image.fromarray(_grid(images)).save(aside, format=kind)
+        Image.fromarray(grid(images)).save(aside, format=kind)
         os.replace(aside, options.output)
     finally:
         aside.unlink(missing_ok=True)
     if not options.quiet:
         print(f"{options.output}: {len(images)} × {images.shape[2]} × {images.shape[1]} pixels")
-
-
-def _grid(images: "np.ndarray") -> "np.ndarray":
-    """Lay (n, h, w, 3) images out in rows as a near-square (H, W, 3), white where the last row ends."""
-    import numpy as np
-
-    count, height, width, _ = images.shape
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    blank = np.full((rows * columns - count, height, width, 3), 255, np.uint8)
-    cells = np.concatenate([images, blank]).reshape(rows, columns, height, width, 3)
-    return cells.swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
 COMMANDS = [add_info, add_merge, add_shoebox, add_train_lora, add_generate]

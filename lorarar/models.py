@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
@@ -375,3 +376,13 @@ def generate(
             if callback:
                 callback(start, images[-1])
     return np.concatenate(images)
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+    """Lay (n, h, w, 3) uint8 images out in rows, near-square: (H, W, 3), white where the last row ends."""
+    count, height, width, _ = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    blank = np.full((rows * columns - count, height, width, 3), 255, np.uint8)
+    cells = np.concatenate([images, blank]).reshape(rows, columns, height, width, 3)
+    return cells.swapaxes(1, 2).reshape(rows * height, columns * width, 3)
