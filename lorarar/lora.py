@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +102,11 @@ _KOHYA_COMPONENT = {
     "lora_te3_": "text_encoder_3",
 }
 _PART = re.compile(
-    r"(?P<stem>.+?)(?:"
-    r"\.lora_(?P<peft>[AB])(?:\.\w+)?\.weight"  # peft; with the adapter's name in a raw state dict
-    r"|(?:[._]lora|\.lora_linear_layer)\.(?P<diffusers>up|down)\.weight"
-    r"|\.lora_(?P<kohya>up|down)\.weight"
-    r"|(?:[._]lora|\.lora_linear_layer)?\.(?P<alpha>alpha)"
-    r"|\.(?P<lycoris>hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)"
-    r")"
+    r"\.lora_(?P<peft>[AB])(?:\.\w+)?\.weight$"  # peft; with the adapter's name in a raw state dict
+    r"|(?:[._]lora|\.lora_linear_layer)\.(?P<diffusers>up|down)\.weight$"
+    r"|\.lora_(?P<kohya>up|down)\.weight$"
+    r"|(?:[._]lora|\.lora_linear_layer)?\.(?P<alpha>alpha)$"
+    r"|\.(?P<lycoris>hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)$"
 )
 _PEFT_PARTS = {"A": "down", "B": "up"}
 
@@ -191,6 +190,7 @@ def _to_sgm(name: str) -> str | None:
     return f"{'in' if side == 'down' else 'out'}put_blocks_{first + int(index)}_{place}_{rest}"
 
 
+@lru_cache(1 << 14)
 def _layer_of(stem: str) -> tuple[str, str] | None:
     """(layer, dialect) of a key without its last part, or None when no known dialect spells it so."""
     for prefix, component in _KOHYA_COMPONENT.items():
@@ -318,7 +318,7 @@ def describe(lora: LoRA, progress: Callable[[Iterable[str]], Iterable[str]] = it
 # ---------------------------------------------------------------------------------------------------------
 # Reading
 
-_FLOATS = {"F16", "BF16", "F32", "F64"}
+_FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 _HASHING = ThreadPoolExecutor(2, thread_name_prefix="sha256")
 
 
@@ -364,15 +364,18 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             )
         raise LoRAError(f"{path}: is not a safetensors file; export the LoRA as .safetensors")
     try:
-        with safe_open(path, "pt") as file:
-            for key in file.keys():  # noqa: SIM118 (a safetensors file is not a dict)
-                kind = file.get_slice(key).get_dtype()
+        with safe_open(
+            path, "pt"
+        ) as file:  # checks the header and the size of every tensor against the file's
+            kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+            for key, kind in kinds.items():
                 if kind not in _FLOATS and not key.endswith(".alpha"):
                     raise LoRAError(
                         f"{path}: {_show(key)} holds {kind} numbers, expected F16, BF16, F32 or F64; "
                         "export the LoRA unquantised"
                     )
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            return _mapped(path, kinds) or {key: file.get_tensor(key) for key in kinds}, metadata
     except LoRAError:
         raise
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError, OSError) as error:
@@ -380,9 +383,27 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise LoRAError(f"{path}: damaged safetensors file ({reason}); download or export it again") from None
 
 
+def _mapped(path: Path, kinds: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors as slices of one map of the (checked) file: four times as fast as one call for each.
+
+    Empty where that cannot be: data not aligned to its type, or types that are only read one by one.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)[8 + size :]
+    tensors = {}
+    for key, kind in kinds.items():
+        start, end = header[key]["data_offsets"]
+        if kind not in _FLOATS or (8 + size + start) % _FLOATS[kind].itemsize:
+            return {}
+        tensors[key] = whole[start:end].view(_FLOATS[kind]).view(header[key]["shape"])
+    return tensors
+
+
 def _finite(x: Tensor) -> bool:
     # NaN and infinity survive a sum; only a sum that is not finite needs the element-wise (slower) look.
-    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
+    return math.isfinite(x.sum().item()) or bool(x.isfinite().all())
 
 
 def _scaled(factor: Tensor, scale: float) -> Tensor:
@@ -504,13 +525,13 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> tuple[di
     layers: dict[str, Parts] = {}
     dialects: set[str] = set()
     for key, x in tensors.items():
-        if re.search(r"dora_scale|lora_magnitude_vector", key):
+        if "dora_scale" in key or "lora_magnitude_vector" in key:
             raise LoRAError(
                 f"{path}: {_show(key)}: this is a DoRA, which no sum of LoRAs equals; "
                 "retrain it as LoRA, or merge it into its base model"
             )
-        match = _PART.fullmatch(key)
-        named = _layer_of(match["stem"]) if match else None
+        match = _PART.search(key)
+        named = _layer_of(key[: match.start()]) if match else None
         if not match or not named:
             raise LoRAError(
                 f"{path}: {_show(key)} is not a key of a LoRA in a known dialect (diffusers, peft, kohya); "
@@ -665,7 +686,7 @@ def save_coefficients(
 # ---------------------------------------------------------------------------------------------------------
 # Writing
 
-_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_NAMES = {dtype: name for name, dtype in _FLOATS.items()}
 FORMATS = ("diffusers", "kohya")
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from tiny import TOKENS, WIDTH, tiny_pipeline
 
 from lorarar import save_lora
+from lorarar.cli import main
 from lorarar.dreambooth import (
     adapted,
     denoising_loss,
@@ -31,7 +32,7 @@ from lorarar.dreambooth import (
     square,
     train_lora,
 )
-from lorarar.lora import LoRA
+from lorarar.lora import LoRA, load_lora
 from lorarar.models import SCALES, generate, loaded
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -482,3 +483,138 @@ def test_captions_come_from_metadata(tmp_path):
     file.write_text('{"file_name": "a.png"}')
     with pytest.raises(ValueError, match="line 1: expected"):
         read_captions(file, ["a.png"])
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def base(pipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, picture in enumerate(PICTURES):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    return folder
+
+
+def train(photos, base, output, *more: str) -> int:
+    return main(
+        ["train-lora", "--images", f"{photos}", "--base", f"{base}", "-o", f"{output}", "--device", "cpu"]
+        + ["--rank", "2", "--steps", "4", "--batch-size", "2", "--learning-rate", "0.01"]
+        + (["--prompt", "a dog"] if "--captions" not in more else [])
+        + list(more)
+    )
+
+
+def test_commands_train_and_generate_what_the_functions_do(pipe, photos, base, tmp_path, capsys):
+    file, picture = tmp_path / "dog.safetensors", tmp_path / "dogs.png"
+    assert train(photos, base, file, "--class-prompt", "a cat", "--prior-images", f"{photos}") == 0
+    options = {**QUICK, "steps": 4, "class_prompt": "a cat", "class_images": PICTURES}
+    lora = train_lora(pipe, PICTURES, "a dog", **options)
+    assert same(load_lora(file), lora)
+    assert capsys.readouterr().out.startswith(f"{file}: 3 images, 64 layers, ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dog.safetensors", "photos"]
+
+    words = [
+        "generate",
+        "--prompt",
+        "a dog",
+        "--base",
+        f"{base}",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+        "--quiet",
+    ]
+    more = ["--lora", f"{file}", "--weight", "0.5", "--seed", "7", "--count", "3"]
+    assert main([*words, *more, "-o", f"{picture}"]) == 0
+    assert capsys.readouterr() == ("", "")
+    with loaded(pipe, lora, weights=[0.5]):
+        a, b, c = generate(pipe, "a dog", [7, 8, 9], steps=2)
+    want = np.vstack([np.hstack([a, b]), np.hstack([c, np.full_like(c, 255)])]).astype(int)
+    assert np.abs(np.array(Image.open(picture)) - want).max() <= 1
+
+
+def test_a_command_that_was_interrupted_resumes(pipe, photos, base, tmp_path, monkeypatch, capsys):
+    whole, file = tmp_path / "whole.safetensors", tmp_path / "dog.safetensors"
+    captions = tmp_path / "metadata.jsonl"
+    captions.write_text(
+        "\n".join(json.dumps({"file_name": f"{i}.png", "text": f"dog {i}"}) for i in range(3))
+    )
+    options = ["--captions", f"{captions}", "--checkpoint-every", "3", "--quiet"]
+    assert train(photos, base, whole, *options) == 0
+
+    def kill_at_third(step: int, *_: object) -> float:
+        if step == 3:
+            raise KeyboardInterrupt
+        return learning_rate_factor(step, *_)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lorarar.dreambooth.learning_rate_factor", kill_at_third)
+        assert train(photos, base, file, *options) == 130
+    assert not file.exists()
+    assert train(photos, base, file, *options, "--resume") == 0
+    assert file.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "dog.safetensors.checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--images", "absent"], "no image folder absent"),
+        (["--images", "empty"], "empty holds no images"),
+        (["--images", "corrupt"], "cannot read the image corrupt/a.png"),
+        (["--base", "absent"], "no model folder absent"),
+        (["--base", "empty"], "empty is not a diffusers pipeline"),
+        (["--scale", "huge"], "unknown scale 'huge'"),
+        (["--rank", "0"], "rank must be a whole number of at least 1, not 0"),
+        (["--rank", "4096"], "rank 4096 is more than the UNet's greatest width"),
+        (["--steps", "-1"], "steps must be"),
+        (["--device", "abacus"], "no device 'abacus'"),
+        (["--captions", "absent.jsonl"], "cannot read the captions absent.jsonl"),
+        (["--class-prompt", "a dog", "--prior-images", "absent"], "no image folder absent"),
+        (["-o", "absent/dog.safetensors"], "its folder does not exist"),
+    ],
+)
+def test_bad_input_to_train_lora_is_one_line(photos, base, tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "corrupt").mkdir()
+    (tmp_path / "corrupt" / "a.png").write_bytes(b"\x89PNG not a picture")
+    assert train(photos, base, tmp_path / "dog.safetensors", *more) == 2
+    out, error = capsys.readouterr()
+    assert not out
+    assert message in error
+    assert error.startswith("lorarar: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "dog.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--count", "0"], "--count must be at least 1"),
+        (["-o", "dog.txt"], "expected a name that ends in .png"),
+        (["--lora", "absent.safetensors"], "absent.safetensors"),
+        (["--weight", "2"], "1 weights for 0 LoRAs"),
+        (["--steps", "0"], "steps must be at least 1"),
+        (["--base", "absent"], "no model folder absent"),
+    ],
+)
+def test_bad_input_to_generate_is_one_line(base, tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(tmp_path)
+    words = ["generate", "--prompt", "a dog", "--base", f"{base}", "-o", "dog.png", "--device", "cpu"]
+    assert main([*words, *more]) == 2
+    out, error = capsys.readouterr()
+    assert not out
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())

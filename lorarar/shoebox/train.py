@@ -231,8 +231,8 @@ def train_clip(out: Path, run: Path, recipe: Recipe, seed: int, device: str, gro
             ),
         }
         for axis, (texts, truth) in prompts.items():
-            text = model["clip"].get_text_features(input_ids=tokens(words, [texts])[0].to(device)).pooler_output
-            best = (image @ F.normalize(text, dim=-1).T).argmax(1).cpu().numpy()
+            text = model["clip"].get_text_features(input_ids=tokens(words, [texts])[0].to(device))
+            best = (image @ F.normalize(text.pooler_output, dim=-1).T).argmax(1).cpu().numpy()
             facts[f"zero-shot {axis} accuracy"] = round(float((best == truth).mean()), 4)
         text = model["clip"].get_text_features(input_ids=tokens(words, held_captions)[:, 0].to(device))
         score = image[:500] @ F.normalize(text.pooler_output[:500], dim=-1).T
