@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -101,7 +102,10 @@ def clip(words: CLIPTokenizer) -> CLIPModel:
         projection_dim=PROJECTION,
         hidden_act="gelu",
     )
-    return CLIPModel(CLIPConfig(text_config(words, 64, 3), vision, projection_dim=PROJECTION))
+    text = text_config(words, 64, 3)
+    return CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=PROJECTION)
+    )
 
 
 def second_text_encoder(words: CLIPTokenizer) -> CLIPTextModelWithProjection:
@@ -131,6 +135,22 @@ def vae(channels: tuple[int, ...] = (24, 48, 96), latents: int = 16) -> Autoenco
         scaling_factor=1.0,
         force_upcast=False,
     )
+
+
+@torch.no_grad()
+def whiten(autoencoder: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
+    """Build the latents' `mean` and `std`, (channels,) each, into the autoencoder: its latents become standard.
+
+    The 1 × 1 convolutions on either side of the latents take them up exactly. In the config, as `latents_mean`,
+    they would be of no use: diffusers' SDXL pipeline reads them for four channels only.
+    """
+    both, back = autoencoder.quant_conv, autoencoder.post_quant_conv
+    back.bias += back.weight[:, :, 0, 0] @ mean
+    back.weight *= std.view(1, -1, 1, 1)
+    n = len(mean)  # means are the first n channels, log variances the others
+    both.weight[:n] /= std.view(-1, 1, 1, 1)
+    both.bias[:n] = (both.bias[:n] - mean) / std
+    both.bias[n:] -= 2 * std.log()
 
 
 def unet(

@@ -5,6 +5,7 @@ All of them share `fit`: a loop that is a function of its seed, can be killed at
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -260,7 +261,7 @@ def psnr(first: Tensor, second: Tensor) -> Tensor:
 def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, groups: int = GROUPS) -> dict:
     """Train the autoencoder on reconstruction and a light KL term (Rombach et al. 2022); measure PSNR.
 
-    Mean and spread of the latents go into its config, so that diffusion works on normalised latents.
+    Mean and spread of the latents go into its weights, so that diffusion works on normalised latents.
     Writes `out`/vae.
     """
     images, _, _ = world.dataset(groups, seed)
@@ -289,9 +290,7 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
             return model.encode(to_unit(images).to(device)).latent_dist.mode()
 
         sample = torch.cat([code(images[i : i + 64]) for i in range(0, min(2048, len(images)), 64)])
-        model.register_to_config(
-            latents_mean=sample.mean((0, 2, 3)).tolist(), latents_std=sample.std((0, 2, 3)).tolist()
-        )
+        miniatures.whiten(model, sample.mean((0, 2, 3)), sample.std((0, 2, 3)))
         model.half().save_pretrained(out / "vae")
         model.float()
         batches = [held[i : i + 60] for i in range(0, len(held), 60)]
@@ -311,14 +310,11 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
 
 def encode(model: nn.Module, images: np.ndarray, device: str = "cpu", batch: int = 120) -> Tensor:
     """Encode images (n, 64, 64, 3) uint8 into normalised latents (n, 16, 16, 16), as the UNet sees them."""
-    shape = (1, -1, 1, 1)
-    mean = torch.tensor(model.config.latents_mean, device=device).view(shape)
-    std = torch.tensor(model.config.latents_std, device=device).view(shape)
     out = []
     with torch.no_grad():
         for i in tqdm(range(0, len(images), batch), "encode", unit="batch", leave=False):
             code = model.encode(to_unit(images[i : i + batch]).to(device)).latent_dist.mode()
-            out.append(((code - mean) / std).cpu())
+            out.append(code.cpu())
     return torch.cat(out)
 
 
@@ -346,7 +342,8 @@ def train_base(
     first = CLIPTextModel.from_pretrained(out / "clip", dtype=torch.float32).to(device).eval()
     second = CLIPTextModelWithProjection.from_pretrained(out / "text_encoder_2", dtype=torch.float32)
     second.to(device).eval()
-    cache = run / f"latents-{world.source_hash()}-{seed}-{groups}.pt"
+    made_by = hashlib.sha256((out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
+    cache = run / f"latents-{world.source_hash()}-{made_by}-{seed}-{groups}.pt"
     run.mkdir(parents=True, exist_ok=True)
     if not cache.exists():
         latents = encode(autoencoder, images, device).half()
