@@ -89,7 +89,7 @@ class Critic(nn.Module):
         return (votes.float().mean(1) > 0.5).numpy()
 
     def save(self, folder: Path) -> None:
-        """Write weights and sizes into `folder` as float16 safetensors."""
+        """Write the weights, whose shapes tell the sizes, into `folder` as float16 safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.half() if v.dim() else v for k, v in self.state_dict().items()}
         train.write_whole(folder / "critic.safetensors", lambda aside: save_file(state, aside))
@@ -97,8 +97,9 @@ class Critic(nn.Module):
     @classmethod
     def load(cls, folder: Path) -> Critic:
         """Read a critic back from `folder`."""
-        model = cls()
-        model.load_state_dict({k: v.float() for k, v in load_file(folder / "critic.safetensors").items()})
+        state = {k: v.float() for k, v in load_file(folder / "critic.safetensors").items()}
+        model = cls(width=len(state["trunk.0.0.weight"]), embedding=len(state["subject.2.weight"]))
+        model.load_state_dict(state)
         return model.eval()
 
 

@@ -91,7 +91,7 @@ def text_config(words: CLIPTokenizer, width: int, layers: int) -> CLIPTextConfig
 
 
 def clip(words: CLIPTokenizer) -> CLIPModel:
-    """Build CLIP in miniature: a ViT on 8 × 8 patches and a text tower, about 1.4 million parameters."""
+    """Build CLIP in miniature: a ViT on 8 × 8 patches and a text tower, about a million parameters."""
     vision = CLIPVisionConfig(
         hidden_size=128,
         intermediate_size=512,
@@ -139,10 +139,10 @@ def vae(channels: tuple[int, ...] = (24, 48, 96), latents: int = 16) -> Autoenco
 
 @torch.no_grad()
 def whiten(autoencoder: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
-    """Build the latents' `mean` and `std`, (channels,) each, into the autoencoder: its latents become standard.
+    """Build the latents' `mean` and `std`, (channels,) each, into the autoencoder; they become 0 and 1.
 
-    The 1 × 1 convolutions on either side of the latents take them up exactly. In the config, as `latents_mean`,
-    they would be of no use: diffusers' SDXL pipeline reads them for four channels only.
+    The 1 × 1 convolutions on either side of the latents take them up exactly. In the config, as
+    `latents_mean`, they would be of no use: diffusers' SDXL pipeline reads them for four channels only.
     """
     both, back = autoencoder.quant_conv, autoencoder.post_quant_conv
     back.bias += back.weight[:, :, 0, 0] @ mean

@@ -81,13 +81,14 @@ def fit(
     seed: int = 0,
     device: str = "cpu",
     group: int = 1,
+    save_every: float = 60,
 ) -> dict[str, float]:
     """Train `model` in place on a loss over random items, and leave the averaged (EMA) weights in it.
 
     loss(indices (batch,), step) gives named terms; "loss" is what is minimised. `items` are drawn in runs of
     `group` neighbours. All randomness at a step follows from (seed, step), so that a run that was killed and
-    resumed ends in the same weights. State lies in `run`/NAME.pt and is written once a minute.
-    Returns seconds and steps trained, over all resumptions.
+    resumed ends in the same weights. State lies in `run`/NAME.pt, written every `save_every` seconds.
+    Returns seconds and steps trained, over all resumptions. `ValueError` where the state is of another run.
     """
     run.mkdir(parents=True, exist_ok=True)
     state_file, log_file = run / f"{name}.pt", run / f"{name}.jsonl"
@@ -97,8 +98,12 @@ def fit(
     )
     average = EMAModel(parameters, decay=recipe.ema, use_ema_warmup=True, power=0.75)
     step, spent = 0, 0.0
+    this_run = {"seed": seed, **asdict(recipe)}
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
+        if (other := state.get("run", this_run)) != this_run:
+            unlike = ", ".join(f"{k} {other[k]}, not {v}" for k, v in this_run.items() if other[k] != v)
+            raise ValueError(f"{state_file} is of another run ({unlike}): finish that one or remove it")
         for p, saved in zip(parameters, state["parameters"], strict=True):
             p.data.copy_(saved)
         optimiser.load_state_dict(state["optimiser"])
@@ -113,6 +118,7 @@ def fit(
             "average": average.state_dict(),
             "step": step,
             "spent": spent,
+            "run": this_run,
         }
         write_whole(state_file, lambda aside: torch.save(state, aside))
 
@@ -144,7 +150,7 @@ def fit(
             bar.set_postfix({k: f"{v:.4f}" for k, v in window.items()})
             with log_file.open("a") as log:
                 log.write(json.dumps({"step": step, "spent": round(spent, 1), **window}) + "\n")
-        if time.monotonic() - saved_at > 60:
+        if time.monotonic() - saved_at >= save_every:
             save()
             saved_at = time.monotonic()
     bar.close()
@@ -342,8 +348,8 @@ def train_base(
     first = CLIPTextModel.from_pretrained(out / "clip", dtype=torch.float32).to(device).eval()
     second = CLIPTextModelWithProjection.from_pretrained(out / "text_encoder_2", dtype=torch.float32)
     second.to(device).eval()
-    made_by = hashlib.sha256((out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
-    cache = run / f"latents-{world.source_hash()}-{made_by}-{seed}-{groups}.pt"
+    made_by = hashlib.sha256((out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
+    cache = run / f"latents-{world.source_hash()}-{made_by.hexdigest()[:8]}-{seed}-{groups}.pt"
     run.mkdir(parents=True, exist_ok=True)
     if not cache.exists():
         latents = encode(autoencoder, images, device).half()
