@@ -1,0 +1,49 @@
+# make book       render the book into _build/html (makes .venv first)
+# make test       all that must hold before a commit
+# make bench      time the merge at the size of SDXL
+# make notebooks  write the .ipynb siblings of the chapters
+# make ledger     write the values of a run into the ledger: make ledger SCALE=smoke CHAPTERS=02
+# make clean      remove what was built; .venv stays
+
+PYTHON ?= python3
+SCALE ?= shoebox
+CHAPTERS ?=
+
+# In an environment of one's own (conda, an open venv): make book VENV=none
+VENV ?= .venv
+ifeq ($(VENV),none)
+BIN :=
+READY :=
+else
+BIN := $(VENV)/bin/
+READY := $(VENV)/.installed
+endif
+
+.PHONY: book test bench notebooks ledger clean
+
+book: $(READY)
+	$(BIN)python -m lorarar.book build --scale $(SCALE)
+
+# pytest executes every chapter at scale smoke, once; the strict build renders those very runs.
+test: $(READY)
+	$(BIN)python -m ruff check
+	$(BIN)python -m pytest
+	$(BIN)python -m lorarar.book build --scale smoke --strict
+
+bench: $(READY)
+	$(BIN)python -m lorarar.bench
+
+notebooks: $(READY)
+	$(BIN)python -m lorarar.book notebooks
+
+ledger: $(READY)
+	$(BIN)python -m lorarar.book ledger --scale $(SCALE) $(CHAPTERS)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"lorarar needs Python 3.11 to 3.13, not {v[0]}.{v[1]}: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	touch $@
+
+clean:
+	rm -rf _build .jupyter_cache
