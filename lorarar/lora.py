@@ -343,11 +343,13 @@ def _regular(path: Path) -> bytes:
             raise LoRAError(f"{path}: is not a regular file, expected a .safetensors file")
         with path.open("rb") as file:
             return file.read(16)
+    except LoRAError:
+        raise
     except FileNotFoundError:
         raise LoRAError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise LoRAError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
+    except ValueError:  # a zero byte
         raise LoRAError(f"{_show(str(path))}: not a valid path") from None
 
 
