@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from lorarar.lora import LoRA
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
-Images = str | Path | Sequence[str | Path | Image.Image] | np.ndarray
+Picture = str | Path | Image.Image | np.ndarray
+Images = str | Path | Sequence[Picture] | np.ndarray
 Concept = tuple[Images, str | Sequence[str]]
 
 _ADAPTER = "dreambooth"
@@ -52,33 +53,31 @@ def read_images(images: Images) -> list[Image.Image]:
     """Read images as RGB, upright, transparency on white.
 
     Args:
-        images: a folder, a list of files or PIL images, or a (n, h, w, 3) uint8 array.
+        images: a folder, a list of files, PIL images or (h, w, 3) arrays, or a (n, h, w, 3) uint8 array.
 
     Raises:
         ValueError: there is no image, or one cannot be read, or an array has another shape or type.
     """
-    if isinstance(images, np.ndarray):
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise ValueError(f"images must be a (n, h, w, 3) uint8 array, not {images.shape} {images.dtype}")
-        items = [Image.fromarray(image) for image in images]
-    else:
-        items = image_files(images) if isinstance(images, str | Path) else list(images)
-    if not items:
+    pictures = image_files(images) if isinstance(images, str | Path) else list(images)
+    if not pictures:
         raise ValueError("no images to train on")
-    return [_upright(item) for item in items]
+    return [_upright(picture) for picture in pictures]
 
 
-def _upright(item: str | Path | Image.Image) -> Image.Image:
+def _upright(picture: Picture) -> Image.Image:
     """Return one image as RGB, turned as its EXIF says, transparency on white."""
+    if isinstance(picture, np.ndarray):
+        if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
+            raise ValueError(f"an image must be (h, w, 3) uint8, not {picture.shape} {picture.dtype}")
+        return Image.fromarray(picture)
     try:
-        image = ImageOps.exif_transpose(item if isinstance(item, Image.Image) else Image.open(item))
+        image = ImageOps.exif_transpose(picture if isinstance(picture, Image.Image) else Image.open(picture))
         if image.has_transparency_data:
             image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the image {item}: {error}") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read the image {picture}: {error}") from error
 
 
 def read_captions(file: str | Path, names: Sequence[str]) -> list[str]:
@@ -423,8 +422,8 @@ def train_lora(
 
     Args:
         pipe: a diffusers SDXL or SD 1.5 pipeline, or what `lorarar.models.load_pipeline` takes.
-        images: a folder, a list of files or PIL images, or a (n, h, w, 3) uint8 array. They are scaled and
-            cropped to the pipeline's own square size.
+        images: what `read_images` reads: a folder, a list of files or images, or a (n, h, w, 3) uint8 array.
+            They are scaled and cropped to the pipeline's own square size.
         prompt: one for all images ("A sks dog"), or a caption for each ("a vase in watercolor painting
             style").
         concepts: instead of ``images`` and ``prompt``, several (images, prompt): one LoRA learns them
@@ -479,6 +478,8 @@ def train_lora(
         raise ValueError(
             f"unknown precision {precision!r}: choose fp16 or bf16, or none to follow the weights"
         )
+    if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+        raise ValueError(f"{checkpoint}: its folder does not exist; make it first")
     # Pictures are read before the base, so that a bad one is reported at once.
     concepts = [(read_images(pictures), words) for pictures, words in concepts]
     if isinstance(pipe, str | Path) or not hasattr(pipe, "unet"):

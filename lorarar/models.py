@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,7 @@ SCALES: dict[str, Scale] = {
         ),
         Scale(
             name="koala",
-            base="etri-vilab/koala-700m-llava-cap",
+            base="etri-vilab/koala-700m",
             size=1024,
             gradient_checkpointing=True,
         ),
@@ -164,6 +165,8 @@ def find_device(name: str | torch.device | None) -> torch.device:
     try:
         found = torch.device(name)
         torch.empty(0, device=found)
+        if found.type == "meta":
+            raise RuntimeError("holds no data")
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
         raise ValueError(
             f"no device {str(name)!r} on this machine: choose cpu, cuda, cuda:N or mps"
@@ -346,7 +349,7 @@ def generate(
         ValueError: the numbers of prompts and seeds differ, or a number is out of range.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    seeds = [seeds] if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    seeds = [int(seeds)] if isinstance(seeds, Integral) else [int(seed) for seed in seeds]
     count = max(len(prompts), len(seeds))
     prompts, seeds = (items * count if len(items) == 1 else items for items in (prompts, seeds))
     if not len(prompts) == len(seeds) == count or count == 0:

@@ -397,6 +397,8 @@ def test_half_precision_keeps_the_lora_in_full(pipe):
     assert not same(lora, full)
     half = tiny_pipeline()
     half.to(torch.bfloat16)
+    trained = train_lora(half, PICTURES, "a dog", **{**QUICK, "steps": 2})
+    assert all(up.dtype == torch.float32 and torch.isfinite(up).all() for up, _ in trained.values())
     with adapted(half, 2) as factors:
         assert all(factor.dtype == torch.float32 for pair in factors.values() for factor in pair)
     assert {p.dtype for p in half.unet.parameters()} == {torch.bfloat16}
@@ -430,7 +432,8 @@ def test_recipes_are_arguments(pipe):
         ({"prompt": ["a dog", "a cat"]}, "2 captions for 3 images"),
         ({"prompt": None}, "give either images and a prompt, or concepts"),
         ({"concepts": [(PICTURES, "a dog")]}, "give either"),
-        ({"images": PICTURES[0]}, r"images must be a \(n, h, w, 3\) uint8 array"),
+        ({"images": PICTURES[0]}, r"an image must be \(h, w, 3\) uint8, not \(32, 3\)"),
+        ({"checkpoint": "absent/run.checkpoint"}, "absent/run.checkpoint: its folder does not exist"),
         ({"images": []}, "no images to train on"),
     ],
 )
