@@ -58,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
         print(f"lorarar: {_one_line(error)}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, for a GPU; torch may not be imported here
+            raise
+        print("lorarar: out of GPU memory: choose a smaller --batch-size or rank", file=sys.stderr)
+        return 2
     return 0
 
 
