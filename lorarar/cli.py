@@ -300,7 +300,7 @@ def add_shoebox(commands: Commands) -> None:
     parser.add_argument("step", choices=("draw", "clip", "vae", "critic", "base", "measure"))
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: shoebox in the data folder")
     parser.add_argument(
-        "--run", type=Path, metavar="DIR", default=Path("runs"), help="checkpoints; default: %(default)s"
+        "--checkpoints", type=Path, metavar="DIR", default=Path("runs"), help="default: %(default)s"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="default: the recipe's")
     parser.add_argument("--groups", type=int, metavar="N", help="drawings in groups of six; default: all")
@@ -337,7 +337,7 @@ def _shoebox(options: argparse.Namespace) -> None:
         print(json.dumps(critic.measure_base(out, options.rounds, options.seed, device), indent=1))
         return
     recipe = train.scaled(options.step, options.steps)
-    arguments = (out, options.run, recipe, options.seed, device, groups)
+    arguments = (out, options.checkpoints, recipe, options.seed, device, groups)
     trained = {
         "clip": lambda: train.train_clip(*arguments),
         "vae": lambda: train.train_vae(*arguments),
