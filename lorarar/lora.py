@@ -138,6 +138,12 @@ _SGM_OUTSIDE = {
 _SGM = re.compile(r"(input|output)_blocks_(\d{1,2})_([012])_(.+)|(middle)_block_([012])_(.+)")
 
 
+_UNET = (
+    r"(down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding|add_embedding|class_embedding"
+    r"|encoder_hid_proj)(?![a-z0-9])"
+)
+
+
 def _words(name: str) -> str:
     """``down_blocks_1_attentions_0`` → ``down_blocks.1.attentions.0``."""
     return ".".join(_WORD.findall(name))
@@ -200,7 +206,7 @@ def _layer_of(stem: str) -> tuple[str, str] | None:
                 return f"{component}.{_words(name)}", "kohya"
             if sgm := _from_sgm(name):
                 return f"unet.{sgm}", "kohya (sgm block names)"
-            if re.match(r"(down_blocks|up_blocks|mid_block|conv_in|conv_out|time_|add_embedding)", name):
+            if re.match(_UNET, name):
                 return f"unet.{_words(name)}", "kohya (diffusers block names)"
             if re.match(r"(double_blocks|single_blocks|joint_blocks)_\d", name):
                 # Flux and SD3 as their authors name them: no diffusers name without splitting fused layers.
@@ -212,7 +218,7 @@ def _layer_of(stem: str) -> tuple[str, str] | None:
         while name.startswith(f"{component}.{component}."):  # old trainers wrote "unet.unet."
             name, dialect = name.removeprefix(f"{component}."), "diffusers (doubled prefix)"
     if name.split(".")[0] not in _COMPONENTS:
-        if re.match(r"(down_blocks|up_blocks)\.\d|mid_block\.|(conv_in|conv_out)$", name):
+        if re.match(_UNET, name):
             name = f"unet.{name}"
         elif re.match(r"(single_)?transformer_blocks\.\d", name):
             name = f"transformer.{name}"
@@ -220,6 +226,8 @@ def _layer_of(stem: str) -> tuple[str, str] | None:
             name = f"text_encoder.{name}"
         else:
             return None
+    if name.startswith("unet.") and not re.match(_UNET, name[5:]):
+        return None
     if name.startswith("text_encoder"):
         name = re.sub(r"\.self_attn\.to_([qkv])$", r".self_attn.\1_proj", name)
         name = re.sub(r"\.self_attn\.to_out$", ".self_attn.out_proj", name)
