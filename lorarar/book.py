@@ -347,6 +347,20 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
+def fingerprint(path: Path, scale: str, seed: int = 0) -> str:
+    """Return a hash of all that decides a chapter's run: its cells, scale, seed and `source_hash`."""
+    cells = [cell for cell in read_chapter(path).cells if cell.cell_type == "code"]
+    code = [(cell.source, cell.metadata.get("tags", [])) for cell in cells]
+    return hashlib.sha256(json.dumps([code, scale, seed, source_hash()]).encode()).hexdigest()
+
+
+def is_fresh(executed: Path, mark: str) -> bool:
+    """Tell whether a run is there and has that fingerprint."""
+    if not executed.is_file():
+        return False
+    return json.loads(executed.read_text())["metadata"].get("lorarar", {}).get("fingerprint") == mark
+
+
 def run(path: Path, scale: str, seed: int = 0) -> Path:
     """Execute a chapter with papermill, unless this very run is there already.
 
@@ -366,18 +380,9 @@ def run(path: Path, scale: str, seed: int = 0) -> Path:
     import papermill
 
     find_scale(scale)
-    notebook = read_chapter(path)
-    code = [
-        (cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells if cell.cell_type == "code"
-    ]
-    about = {"scale": scale, "seed": seed}
-    about["fingerprint"] = hashlib.sha256(json.dumps([code, about, source_hash()]).encode()).hexdigest()
-    target = RUNS / scale / f"{path.stem}.ipynb"
-    if target.is_file():
-        kept = json.loads(target.read_text())["metadata"].get("lorarar", {})
-        if kept.get("fingerprint") == about["fingerprint"]:
-            return target
-
+    target, mark = RUNS / scale / f"{path.stem}.ipynb", fingerprint(path, scale, seed)
+    if is_fresh(target, mark):
+        return target
     target.parent.mkdir(parents=True, exist_ok=True)
     before, os.environ["LORARAR_RUN"] = os.environ.get("LORARAR_RUN"), scale
     start = time.perf_counter()
@@ -385,16 +390,26 @@ def run(path: Path, scale: str, seed: int = 0) -> Path:
         # An empty folder: a chapter that only runs beside its own files would fail in Colab.
         with TemporaryDirectory() as folder:
             executed = papermill.execute_notebook(
-                notebook, None, {"scale": scale, "seed": seed}, cwd=folder, progress_bar=False, extra_arguments=["--log-level=50"]
+                read_chapter(path),
+                None,
+                {"scale": scale, "seed": seed},
+                cwd=folder,
+                progress_bar=False,
+                extra_arguments=["--log-level=50"],  # the kernel's notices about itself
             )
     finally:
         if before is None:
             del os.environ["LORARAR_RUN"]
         else:
             os.environ["LORARAR_RUN"] = before
-    about["seconds"] = time.perf_counter() - start
-    about["machine"], about["date"] = machine(), datetime.now(UTC).date().isoformat()
-    executed.metadata["lorarar"] = about
+    executed.metadata["lorarar"] = {
+        "fingerprint": mark,
+        "scale": scale,
+        "seed": seed,
+        "seconds": time.perf_counter() - start,
+        "machine": machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
     aside = target.with_suffix(f".{os.getpid()}")
     nbformat.write(executed, aside)
     aside.rename(target)
