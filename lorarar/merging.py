@@ -471,9 +471,9 @@ def dare(
 ) -> LoRA:
     """Drop entries at random, rescale the kept, add (DARE, arXiv 2311.03099).
 
-    Flavours, ranks, one-sided layers and errors as in `ties`. ``factors`` is peft's ``dare_linear``, from the
-    numbers that ``torch.manual_seed(seed)`` gives (peft initialises the new adapter first, which draws numbers
-    too: seed it after that to compare), when the layers are in the order of the model's modules.
+    Flavours, ranks, one-sided layers and errors as in `ties`. ``factors`` is peft's ``dare_linear`` when the
+    layers are in the order of the model's modules and the generator is seeded with ``seed`` where peft begins
+    to draw, which is after its own initialisation of the new adapter.
     """
     return _pruned_merge(
         content, style, random=True, elect=False, density=density, seed=seed, flavour=flavour, rank=rank,

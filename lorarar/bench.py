@@ -1,0 +1,277 @@
+"""How fast, how lean: the merge at the size of SDXL, beside the ways it is done elsewhere, in one run.
+
+    python -m lorarar.bench            (make bench)
+
+Two random rank-64 LoRAs in float16 on all 560 attention layers of SDXL, two files of 186 MB. Each row is a
+median of several runs, taken in turns with what it is compared to. Nothing here is a test: machines differ.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorarar.hypernet import Hypernetwork, layers_of
+from lorarar.lora import LoRA, delta_weight, load_lora, save_lora
+from lorarar.merging import compress, direct, lorarar
+
+# SDXL's attention: place, number of attentions there, transformer blocks in each, width.
+SDXL = (
+    ("down_blocks.1", 2, 2, 640),
+    ("down_blocks.2", 2, 10, 1280),
+    ("mid_block", 1, 10, 1280),
+    ("up_blocks.0", 3, 10, 1280),
+    ("up_blocks.1", 3, 2, 640),
+)
+TEXT = 2048  # inputs of cross-attention's key and value
+
+
+def shapes(blocks: int | None = None) -> dict[str, tuple[int, int]]:
+    """Layer → (out, in) of SDXL's attention; with ``blocks``, that many transformer blocks per attention."""
+    found = {}
+    for place, attentions, depth, width in SDXL:
+        for i in range(attentions):
+            for j in range(min(depth, blocks or depth)):
+                for n in (1, 2):
+                    for module in ("to_q", "to_k", "to_v", "to_out.0"):
+                        inputs = TEXT if n == 2 and module in ("to_k", "to_v") else width
+                        name = f"unet.{place}.attentions.{i}.transformer_blocks.{j}.attn{n}.{module}"
+                        found[name] = (width, inputs)
+    return found
+
+
+def adapter(seed: int, rank: int, layers: dict[str, tuple[int, int]]) -> LoRA:
+    """A random LoRA of trained size in float16."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def factor(*shape: int, size: float) -> Tensor:
+        return (torch.randn(*shape, generator=draw) * size).half()
+
+    return LoRA({k: (factor(o, rank, size=0.02), factor(rank, i, size=0.02)) for k, (o, i) in layers.items()})
+
+
+def dense_merge(
+    content: LoRA, style: LoRA, hypernetwork: Hypernetwork, keep: Callable[[str, Tensor], Any]
+) -> None:
+    """LoRA.rar as its released code does it, straightforwardly: dense updates, every column through the MLP.
+
+    ``keep`` receives each layer's merged dense update (out, in) in float32; keys and values are added.
+    """
+    gated = set(layers_of(content, ("query", "output")))
+    with torch.no_grad():
+        for layer in content:
+            update_c, update_s = delta_weight(content[layer]), delta_weight(style[layer])
+            if layer in gated:
+                m_c, m_s = hypernetwork(torch.cat([update_c, update_s]).mT).unbind(1)
+                keep(layer, update_c * m_c + update_s * m_s)
+            else:
+                keep(layer, update_c + update_s)
+
+
+def peft_model(content: LoRA, style: LoRA) -> nn.Module:
+    """A peft model with both adapters loaded; its base weights are one zero each, expanded."""
+    from peft import LoraConfig, get_peft_model
+
+    root = nn.Module()
+    for layer, (up, down) in content.items():
+        *path, leaf = layer.split(".")
+        node = root
+        for name in path:
+            if name not in node._modules:
+                node.add_module(name, nn.Module())
+            node = node._modules[name]
+        linear = nn.Linear(down.shape[1], up.shape[0], bias=False, device="meta")
+        zero = torch.zeros((), dtype=up.dtype).expand(up.shape[0], down.shape[1])
+        linear.weight = nn.Parameter(zero, requires_grad=False)
+        node.add_module(leaf, linear)
+    rank = next(iter(content.values()))[1].shape[0]
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(content), init_lora_weights=False)
+    model = get_peft_model(root, config, adapter_name="content", autocast_adapter_dtype=False)
+    model.add_adapter("style", config, autocast_adapter_dtype=False)
+    modules = dict(root.named_modules())
+    for name, lora in (("content", content), ("style", style)):
+        for layer, (up, down) in lora.items():
+            modules[layer].lora_A[name].weight.data = down
+            modules[layer].lora_B[name].weight.data = up
+    return model
+
+
+def peft_merge(model: nn.Module, combination: str) -> None:
+    """peft's own merge of the two adapters into a third, which is deleted again."""
+    model.add_weighted_adapter(["content", "style"], [1.0, 1.0], "merged", combination_type=combination)
+    model.delete_adapter("merged")
+
+
+def seconds(runs: dict[str, Callable[[], Any]], repeat: int, settle: int = 1) -> dict[str, float]:
+    """The median time of each, in turns, after ``settle`` rounds that are not counted."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(-settle, repeat):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            result = run()
+            if round_ >= 0:
+                times[name].append(time.perf_counter() - start)
+            del result
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def merge_files(content: Path, style: Path, hypernetwork: Hypernetwork, out: Path) -> None:
+    """Read both, merge, write."""
+    save_lora(lorarar(load_lora(content), load_lora(style), hypernetwork), out)
+
+
+def copy_files(content: Path, style: Path, out: Path) -> None:
+    """Copy both inputs: as many bytes read and written as the merge."""
+    shutil.copyfile(content, out.with_name("content.copy"))
+    shutil.copyfile(style, out.with_name("style.copy"))
+
+
+_CHILD = """
+import resource, sys
+from pathlib import Path
+import torch
+from lorarar.bench import Hypernetwork, merge_files
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+hypernetwork = Hypernetwork.load(sys.argv[3])
+merge_files(Path(sys.argv[1]), Path(sys.argv[2]), hypernetwork, Path(sys.argv[4]))
+print(before, peak())
+"""
+
+
+def peak_memory(content: Path, style: Path, hypernetwork: Path, out: Path) -> tuple[int, int]:
+    """Peak resident bytes of a fresh process: after its imports, and after it merged two files."""
+    arguments = [sys.executable, "-c", _CHILD, *map(str, (content, style, hypernetwork, out))]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    before, after = map(int, done.stdout.split())
+    return before, after
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m lorarar.bench", description=__doc__.split("\n")[0])
+    parser.add_argument("--rank", type=int, default=64, help="of both LoRAs; default: 64")
+    parser.add_argument("--repeat", type=int, default=5, help="runs behind each median; default: 5")
+    parser.add_argument("--quick", action="store_true", help="an eighth of SDXL, one run each: a smoke test")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    options = parser.parse_args()
+    repeat = 1 if options.quick else options.repeat
+    layers = shapes(1 if options.quick else None)
+    content, style = (adapter(seed, options.rank, layers) for seed in (1, 2))
+    torch.manual_seed(0)
+    network = Hypernetwork()
+    figures: dict[str, float] = {}
+
+    def row(name: str, value: float, unit: str, note: str = "") -> None:
+        figures[f"{name} [{unit}]"] = value
+        if not options.json:
+            print(f"{name:<52}{value:>10.3f} {unit:<4} {note}", flush=True)
+
+    if not options.json:
+        print(f"{len(layers)} layers, rank {options.rank}, float16, torch {torch.__version__},", end=" ")
+        print(f"{torch.get_num_threads()} threads; medians of {repeat}\n")
+
+    ours = seconds(
+        {
+            "lorarar": lambda: lorarar(content, style, network),
+            "direct": lambda: direct(content, style),
+        },
+        max(3, repeat),
+    )
+    dense = seconds(
+        {"dense": lambda: dense_merge(content, style, network, lambda *_: None)}, min(3, repeat), 0
+    )
+    row("merge, lorarar", ours["lorarar"], "s")
+    row("merge, direct", ours["direct"], "s")
+    row("merge, LoRA.rar's released algorithm, dense", dense["dense"], "s")
+    row("  dense / lorarar", dense["dense"] / ours["lorarar"], "×", "aim: 40 or more")
+
+    cat_model = peft_model(content, style)
+    cat = seconds({"cat": lambda: peft_merge(cat_model, "cat")}, repeat)["cat"]
+    row("merge, peft cat", cat, "s")
+    row("  peft cat / direct", cat / ours["direct"], "×")
+
+    # An SVD of every layer takes minutes: a layer of each shape is timed and counted as often as it occurs.
+    kinds: dict[tuple[int, int], list[str]] = {}
+    for layer, shape in layers.items():
+        kinds.setdefault(shape, []).append(layer)
+    svd = 0.0
+    for names in kinds.values():
+        one = [LoRA({names[0]: lora[names[0]]}) for lora in (content, style)]
+        model = peft_model(*(LoRA({k: (u.float(), d.float()) for k, (u, d) in x.items()}) for x in one))
+        svd += len(names) * seconds({"svd": lambda m=model: peft_merge(m, "svd")}, 1, 0)["svd"]
+    row("merge, peft svd (a layer of each shape, scaled up)", svd, "s")
+    row("  peft svd / lorarar", svd / ours["lorarar"], "×")
+
+    merged = direct(content, style)
+    small = dense_svd = 0.0
+    for names in kinds.values():
+        some = LoRA({layer: merged[layer] for layer in names[:4]})
+        updates = [delta_weight(merged[names[0]])]
+        times = seconds({"ours": lambda x=some: compress(x, options.rank)}, repeat)
+        small += len(names) * times["ours"] / len(some)
+        times = seconds({"dense": lambda x=updates: torch.linalg.svd(x[0], full_matrices=False)}, 1, 0)
+        dense_svd += len(names) * times["dense"]
+    row(f"compress to rank {options.rank} (four layers of each shape, scaled up)", small, "s")
+    row("the same by dense SVD (one of each shape, scaled up)", dense_svd, "s")
+    row("  dense SVD / compress", dense_svd / small, "×", "aim: 50 or more")
+
+    with tempfile.TemporaryDirectory(prefix="lorarar-bench-") as folder:
+        paths = [Path(folder) / name for name in ("c.safetensors", "s.safetensors", "out.safetensors")]
+        for lora, path in ((content, paths[0]), (style, paths[1])):
+            save_lora(lora, path)
+        network.save(Path(folder) / "h.safetensors")
+        files = seconds(
+            {
+                "copy": lambda: copy_files(paths[0], paths[1], paths[2]),
+                "merge": lambda: merge_files(paths[0], paths[1], network, paths[2]),
+            },
+            max(3, repeat),
+        )
+        row("file to file, lorarar", files["merge"], "s")
+        row("copying both files", files["copy"], "s")
+        row("  file to file / copy", files["merge"] / files["copy"], "×", "at most 2.0, aim: 1.3")
+        before, after = peak_memory(paths[0], paths[1], Path(folder) / "h.safetensors", paths[2])
+        size = sum(os.path.getsize(path) for path in paths)
+        row(
+            "peak memory of a process that merges two files",
+            after / 1e6,
+            "MB",
+            f"{before / 1e6:.0f} of it torch",
+        )
+        row("both inputs and the output", size / 1e6, "MB")
+        row("  peak / (inputs + output)", after / size, "×", "at most 1.3")
+        if torch.cuda.is_available():
+            network.cuda()
+            two = [
+                LoRA({k: (u.cuda(), d.cuda()) for k, (u, d) in load_lora(path).items()}) for path in paths[:2]
+            ]
+
+            def on_device() -> None:
+                lorarar(*two, network)
+                torch.cuda.synchronize()
+
+            device = seconds({"ours": on_device}, max(10, repeat), 3)["ours"]
+            row(
+                f"merge, lorarar, on {torch.cuda.get_device_name()}",
+                device * 1e3,
+                "ms",
+                "at most 10 on an H200",
+            )
+    if options.json:
+        print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
