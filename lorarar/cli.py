@@ -327,9 +327,11 @@ def _shoebox(options: argparse.Namespace) -> None:
     out = options.out or data_folder() / "shoebox"
     device = str(find_device(options.device))
     groups = options.groups or train.GROUPS
-    for name in {"base": ("vae", "clip"), "measure": ("base", "critic")}.get(options.step, ()):
+    needs = {"base": ("base/vae", "clip"), "measure": ("base/unet", "critic")}
+    for name in needs.get(options.step, ()):
         if not (out / name).is_dir():
-            raise ValueError(f"{out} has no {name}: train it first, with `lorarar shoebox {name}`")
+            step = {"base/vae": "vae", "base/unet": "base"}.get(name, name)
+            raise ValueError(f"{out} has no {name}: train it first, with `lorarar shoebox {step}`")
     if options.step == "draw":
         world.dataset(groups, options.seed)
         return

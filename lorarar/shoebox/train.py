@@ -182,7 +182,7 @@ def card(folder: Path, title: str, command: str, facts: dict) -> None:
 
 def to_unit(images: np.ndarray) -> Tensor:
     """Bring images (n, h, w, 3) uint8 to (n, 3, h, w) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_bytes(images: Tensor) -> np.ndarray:
@@ -203,7 +203,8 @@ def tokens(words: CLIPTokenizer, captions: list[list[str]]) -> Tensor:
 def train_clip(out: Path, run: Path, recipe: Recipe, seed: int, device: str, groups: int = GROUPS) -> dict:
     """Train CLIP and SDXL's second text encoder contrastively (Radford et al. 2021) and measure retrieval.
 
-    Both text towers are trained against the same vision tower. Writes `out`/clip, `out`/text_encoder_2.
+    Both text towers are trained against the same vision tower. Writes `out`/clip and
+    `out`/base/text_encoder_2.
     """
     images, captions, _ = world.dataset(groups, seed)
     held, held_captions, truths = world.dataset(HELD_OUT, seed + 1)
@@ -249,7 +250,7 @@ def train_clip(out: Path, run: Path, recipe: Recipe, seed: int, device: str, gro
     clip.save_pretrained(out / "clip")
     words.save_pretrained(out / "clip")
     miniatures.image_processor().save_pretrained(out / "clip")
-    second.save_pretrained(out / "text_encoder_2")
+    second.save_pretrained(out / "base" / "text_encoder_2")
     facts = {"seed": seed, "recipe": asdict(recipe), **spent, "held-out drawings": facts}
     command = f"lorarar shoebox clip --steps {recipe.steps} --seed {seed}"
     card(out / "clip", "CLIP in miniature", command, facts)
@@ -268,7 +269,7 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
     """Train the autoencoder on reconstruction and a light KL term (Rombach et al. 2022); measure PSNR.
 
     Mean and spread of the latents go into its weights, so that diffusion works on normalised latents.
-    Writes `out`/vae.
+    Writes `out`/base/vae.
     """
     images, _, _ = world.dataset(groups, seed)
     held, _, truths = world.dataset(HELD_OUT, seed + 1)
@@ -297,7 +298,7 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
 
         sample = torch.cat([code(images[i : i + 64]) for i in range(0, min(2048, len(images)), 64)])
         miniatures.whiten(model, sample.mean((0, 2, 3)), sample.std((0, 2, 3)))
-        model.half().save_pretrained(out / "vae")
+        model.half().save_pretrained(out / "base" / "vae")
         model.float()
         batches = [held[i : i + 60] for i in range(0, len(held), 60)]
         values = torch.cat([psnr(to_unit(x), model.decode(code(x)).sample.cpu()) for x in batches])
@@ -310,7 +311,7 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
         "by family": by_family,
     }
     command = f"lorarar shoebox vae --steps {recipe.steps} --seed {seed}"
-    card(out / "vae", "The VAE in miniature", command, facts)
+    card(out / "base" / "vae", "The VAE in miniature", command, facts)
     return facts
 
 
@@ -340,15 +341,16 @@ def train_base(
 
     v-prediction with zero terminal SNR (Lin et al. 2024); one caption in ten is dropped to zeros, which is
     SDXL's empty prompt, for classifier-free guidance (Ho & Salimans 2022). `init`: a pipeline folder whose
-    UNet to start from. Writes the whole pipeline to `out`/base.
+    UNet to start from. Completes the pipeline in `out`/base.
     """
     images, captions, _ = world.dataset(groups, seed)
-    autoencoder = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).to(device).eval()
+    autoencoder = AutoencoderKL.from_pretrained(out / "base" / "vae", torch_dtype=torch.float32)
+    autoencoder.to(device).eval()
     words = CLIPTokenizer.from_pretrained(out / "clip")
     first = CLIPTextModel.from_pretrained(out / "clip", dtype=torch.float32).to(device).eval()
-    second = CLIPTextModelWithProjection.from_pretrained(out / "text_encoder_2", dtype=torch.float32)
+    second = CLIPTextModelWithProjection.from_pretrained(out / "base" / "text_encoder_2", dtype=torch.float32)
     second.to(device).eval()
-    made_by = hashlib.sha256((out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
+    made_by = hashlib.sha256((out / "base" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
     cache = run / f"latents-{world.source_hash()}-{made_by.hexdigest()[:8]}-{seed}-{groups}.pt"
     run.mkdir(parents=True, exist_ok=True)
     if not cache.exists():
@@ -388,8 +390,13 @@ def train_base(
 
     spent = fit("base", model, loss, len(images), recipe, run=run, seed=seed, device=device)
     model.set_default_attn_processor()
-    pipe = miniatures.pipeline(autoencoder, first, second, words, model).to("cpu", torch.float16)
-    pipe.save_pretrained(out / "base")
+    for part in (autoencoder, first, second, model):
+        part.to("cpu").half()
+    miniatures.pipeline(autoencoder, first, second, words, model).save_pretrained(out / "base")
+    for part in ("text_encoder", "text_encoder_2"):
+        # Unless told otherwise, diffusers loads its parts in float32, transformers in what their config says.
+        file = out / "base" / part / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": "float32"}, indent=2) + "\n")
     facts = {
         "seed": seed,
         "recipe": asdict(recipe),
