@@ -5,12 +5,12 @@ Nothing here is trained; `train.py` does that and writes folders that the librar
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from torch import Tensor
 from transformers import (
     CLIPConfig,
@@ -25,7 +25,7 @@ from transformers import (
 
 from lorarar.shoebox.scene import COLOUR_NAMES, SIZE
 from lorarar.shoebox.styles import FAMILIES
-from lorarar.shoebox.subjects import CLASSES
+from lorarar.shoebox.subjects import CLASSES, MARKINGS
 from lorarar.shoebox.world import RARE_TOKENS
 
 TOKENS = 20
@@ -39,38 +39,31 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 def tokenizer(corpus: Iterable[str]) -> CLIPTokenizer:
-    """Build a CLIP tokenizer whose words are single tokens: byte-level BPE trained to the end on `corpus`.
+    """Build a CLIP tokenizer whose words are single tokens: byte pairs merged until each word is whole.
 
-    Class, family, colour and rare words are added to the corpus; any other word falls back to bytes.
+    The words are those of `corpus`, classes, families, markings, colours and rare tokens, in alphabetical
+    order: the same words give the same tokens. Any other falls back to shorter pieces, in the end to bytes.
     """
-    words = [*CLASSES, *FAMILIES, *COLOUR_NAMES, "in style", "a photo of an", "and on background"]
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
-    bpe.normalizer = normalizers.Lowercase()
-    split = Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(split, behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    special = ["<|startoftext|>", "<|endoftext|>"]
+    named = [*CLASSES, *FAMILIES, *MARKINGS, *COLOUR_NAMES, *RARE_TOKENS, "in style", "a photo of an and"]
+    words = {word for text in (*named, *corpus) for word in re.findall("[a-z]+", text.lower())}
+    merges: dict[tuple[str, str], str] = {}  # in order of rank
+    for word in sorted(words):
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        for (left, right), whole in merges.items():
+            i = 0
+            while i < len(pieces) - 1:
+                if pieces[i] == left and pieces[i + 1] == right:
+                    pieces[i : i + 2] = [whole]
+                i += 1
+        while len(pieces) > 1:
+            merges[pieces[0], pieces[1]] = whole = pieces[0] + pieces[1]
+            pieces[:2] = [whole]
+    # CLIP's order: every byte, every byte as the end of a word, what is merged, the special tokens.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=4000,
-        min_frequency=1,
-        special_tokens=special,
-        initial_alphabet=alphabet,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    bpe.train_from_iterator([*words, *RARE_TOKENS, *corpus], trainer)
-    trained = json.loads(bpe.to_str())["model"]
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in trained["merges"]]
-    # CLIP's order: words by merge, every byte also as the end of a word, the special tokens last.
-    ordered = [w for w in sorted(trained["vocab"], key=trained["vocab"].get) if w not in special]
-    ordered += [byte + "</w>" for byte in alphabet if byte + "</w>" not in trained["vocab"]]
-    vocabulary = {word: i for i, word in enumerate([*ordered, *special])}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
+    special = ["<|startoftext|>", "<|endoftext|>"]
+    ordered = [*alphabet, *(byte + "</w>" for byte in alphabet), *merges.values(), *special]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(ordered))}
+    return CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=TOKENS)
 
 
 def text_config(words: CLIPTokenizer, width: int, layers: int) -> CLIPTextConfig:
