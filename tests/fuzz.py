@@ -124,9 +124,9 @@ def damaged(header: dict, data: bytes, dice: random.Random) -> tuple[str, bytes]
         if name == "drop key":
             del header[key]
         elif name == "rename":
-            spot = dice.randrange(len(key))
+            spot = dice.randrange(max(1, len(key)))
             letter = dice.choice('._0129aqABk\n\x00é\\"/ ')
-            new = key[:spot] + dice.choice(("", letter, letter + key[spot])) + key[spot + 1 :]
+            new = key[:spot] + dice.choice(("", letter, letter + key[spot : spot + 1])) + key[spot + 1 :]
             header[new] = header.pop(key)
         elif name == "other name":
             new = dice.choice(
