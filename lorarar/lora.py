@@ -244,8 +244,10 @@ def _kohya_name(layer: str, base: str) -> str | None:
     if component == "unet":
         spelled = _to_sgm(name) if base.startswith("SDXL") else name.replace(".", "_")
         return spelled and f"lora_unet_{spelled}"
-    if component in ("text_encoder", "text_encoder_2"):
-        number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if base.startswith("SDXL") else ""
+    if component.startswith("text_encoder"):
+        number = {"text_encoder": "1", "text_encoder_2": "2", "text_encoder_3": "3"}[component]
+        if base.startswith(("SD 1", "SD 2")):  # they have one text encoder
+            number = ""
         return f"lora_te{number}_{name.replace('.', '_')}"
     return None
 
@@ -707,7 +709,7 @@ def _keys(lora: LoRA, format: str, path: Path) -> dict[str, Tensor]:
     for layer, (up, down) in lora.items():
         if format == "kohya":
             name = _kohya_name(layer, base)
-            if not name:
+            if not name or f"{name}.alpha" in tensors:
                 raise LoRAError(
                     f"{path}: layer {_show(layer)} has no kohya name for {base}; write format diffusers"
                 )

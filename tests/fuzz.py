@@ -27,7 +27,14 @@ import numpy as np
 
 SECONDS = 20
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "u1"}
-WIDTH = {"BF16": 2, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "U32": 4, "U64": 8, "C64": 8}
+NUMPY |= {
+    "I8": "i1",
+    "I16": "<i2",
+    "U16": "<u2",
+    "U32": "<u4",
+    "U64": "<u8",
+}  # an alpha may be a whole number
+OTHERS = ("BF16", "F8_E4M3", "F8_E5M2", "C64", "F4", "", "f32")
 
 LAYERS = {  # name → (out, in); the text width of SD 1.x, small enough to be quick
     "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q": (6, 5),
@@ -182,7 +189,7 @@ def damaged(header: dict, data: bytes, dice: random.Random) -> tuple[str, bytes]
             rank = dice.choice(ranks) if ranks else 1
             entry["shape"] = [rank, count // rank]
         elif name == "dtype":
-            entry["dtype"] = dice.choice([*NUMPY, *WIDTH, "F4", "", "f32"])
+            entry["dtype"] = dice.choice((*NUMPY, *OTHERS))
         elif name == "fitting dtype":
             entry["dtype"] = {"F32": "I32", "F16": "BF16", "F64": "I64"}.get(entry["dtype"], "U8")
         elif name == "offsets":

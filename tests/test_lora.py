@@ -465,7 +465,7 @@ def test_kohya_names_for_other_bases(tmp_path):
         save_lora(lora, tmp_path / "k.safetensors", format="kohya")
         keys = " ".join(load_file(tmp_path / "k.safetensors"))
         assert ("input_blocks" in keys) == (base == "SDXL") == ("down_blocks" not in keys)
-        assert ("lora_te1_" in keys) == (base == "SDXL")
+        assert ("lora_te1_" in keys) == (base != "SD 1.x")
         again = load_lora(tmp_path / "k.safetensors")
         assert set(again) == set(lora) and again.base == base
 
