@@ -3,6 +3,7 @@
 # make bench      time the merge at the size of SDXL
 # make notebooks  write the .ipynb siblings of the chapters
 # make ledger     write the values of a run into the ledger: make ledger SCALE=smoke CHAPTERS=02
+# make cover      draw the cover
 # make clean      remove what was built; .venv stays
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin/
 READY := $(VENV)/.installed
 endif
 
-.PHONY: book test bench notebooks ledger clean
+.PHONY: book test bench notebooks ledger cover clean
 
 book: $(READY)
 	$(BIN)python -m lorarar.book build --scale $(SCALE)
@@ -38,6 +39,9 @@ notebooks: $(READY)
 
 ledger: $(READY)
 	$(BIN)python -m lorarar.book ledger --scale $(SCALE) $(CHAPTERS)
+
+cover: $(READY)
+	$(BIN)python -m lorarar.book cover
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"lorarar needs Python 3.11 to 3.13, not {v[0]}.{v[1]}: make PYTHON=python3.12")'

@@ -544,7 +544,7 @@ def build(scale: str, seed: int = 0, strict: bool = False) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``python -m lorarar.book build|run|ledger|notebooks``; exit status 2 for bad input."""
+    """Run ``python -m lorarar.book build|run|ledger|notebooks|cover``; exit status 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m lorarar.book", description="Execute and render the book."
     )
@@ -554,9 +554,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("run", "execute chapters and compare their values with the ledger"),
         ("ledger", "execute chapters and write their values into the ledger"),
         ("notebooks", "write the .ipynb sibling of every chapter, for Colab"),
+        ("cover", "draw the cover, book/_static/cover.png"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        if name == "notebooks":
+        if name in ("notebooks", "cover"):
             continue
         command.add_argument("--scale", default="shoebox")
         command.add_argument("--seed", type=int, default=0)
@@ -571,6 +572,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         for path in write_siblings():
             print(path.relative_to(ROOT))
+        return 0
+    if args.command == "cover":
+        from lorarar.plots import cover
+
+        cover().quantize(256).save(BOOK / "_static" / "cover.png", optimize=True)
         return 0
     try:
         find_scale(args.scale)
