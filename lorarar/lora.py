@@ -240,16 +240,14 @@ def _layer_of(stem: str) -> tuple[str, str] | None:
 
 def _kohya_name(layer: str, base: str) -> str | None:
     """The kohya spelling: sgm block names for SDXL, the module's own for every other base."""
-    component, name = layer.split(".", 1)
+    component, _, name = layer.partition(".")
     if component == "unet":
         spelled = _to_sgm(name) if base.startswith("SDXL") else name.replace(".", "_")
         return spelled and f"lora_unet_{spelled}"
-    if component.startswith("text_encoder"):
-        number = {"text_encoder": "1", "text_encoder_2": "2", "text_encoder_3": "3"}[component]
-        if base.startswith(("SD 1", "SD 2")):  # they have one text encoder
-            number = ""
-        return f"lora_te{number}_{name.replace('.', '_')}"
-    return None
+    number = {"text_encoder": "1", "text_encoder_2": "2", "text_encoder_3": "3"}.get(component)
+    if number and base.startswith(("SD 1", "SD 2")):  # they have one text encoder
+        number = ""
+    return None if number is None else f"lora_te{number}_{name.replace('.', '_')}"
 
 
 def _base(lora: Mapping[str, Pair]) -> str:
