@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lorarar.lora import LoRA, LoRAError
-from lorarar.merging import batches, matching
+from lorarar.merging import batches, matching, stacked
 
 PARTS = {"query": "to_q", "key": "to_k", "value": "to_v", "output": "to_out.0"}
 """The parts of attention, self and cross alike, and the modules that hold them."""
@@ -101,15 +101,18 @@ class Hypernetwork(nn.Module):
         dtype = self.output.weight.dtype
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for names in batches(content, style, layers):
-            pre: Tensor | None = None
-            out = len(content[names[0]][0])
+            n, out = len(names), len(content[names[0]][0])
             first = self.inputs[str(2 * out)]
-            for lora, weight in zip((content, style), first.weight.split(out, 1), strict=True):
-                up = torch.stack([lora[layer][0] for layer in names]).to(dtype)  # (n, out, r)
-                down = torch.stack([lora[layer][1] for layer in names]).to(dtype)  # (n, r, in)
-                start = first.bias[:, None] if pre is None else pre
-                pre = torch.baddbmm(start, weight @ up, down)  # (n, hidden, in)
-            m = self.output.weight @ torch.relu(pre) + self.output.bias[:, None]  # (n, 2, in)
+            downs = [stacked([lora[layer][1] for layer in names]).to(dtype) for lora in (content, style)]
+            # W·up, (hidden, out) × (out, r): the first layer's weights as the ranks see them.
+            ranks = [
+                torch.bmm(w.expand(n, -1, -1), stacked([lora[layer][0] for layer in names]).to(dtype))
+                for lora, w in zip((content, style), first.weight.split(out, 1), strict=True)
+            ]
+            hidden = torch.baddbmm(first.bias[:, None], torch.cat(ranks, 2), torch.cat(downs, 1)).relu_()
+            m = (
+                torch.bmm(self.output.weight.expand(n, -1, -1), hidden) + self.output.bias[:, None]
+            )  # (n, 2, in)
             for layer, m_c, m_s in zip(names, *m.unbind(1), strict=True):
                 found[layer] = m_c, m_s
         return {layer: found[layer] for layer in layers}

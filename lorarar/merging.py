@@ -32,8 +32,10 @@ Gates = Mapping[str, tuple[Tensor, Tensor]]
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 """Wraps the sequence of work items, as ``tqdm.tqdm`` does."""
 
-BATCH = 1 << 21  # entries of the factors worked on at once on a CPU: they stay in its cache
-BATCH_ON_DEVICE = 1 << 28  # and elsewhere, where few large operations are what counts
+# Entries of the factors that are worked on at once: few on a CPU, so that they stay in its cache (a large
+# layer alone, small ones together); many elsewhere, where the number of operations is what counts.
+BATCH = 1 << 18
+BATCH_ON_DEVICE = 1 << 28
 
 FLAVOURS = ("delta", "factors")
 RESTS = ("average", "sum")
@@ -88,6 +90,11 @@ def batches(
         most = limit or (BATCH if key[0][2].type == "cpu" else BATCH_ON_DEVICE)
         step = max(1, most // sum(shape.numel() for shape, _, _ in key))
         yield from (names[i : i + step] for i in range(0, len(names), step))
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """``torch.stack`` along a new first dimension, without a copy when there is only one."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
 
 
 def _weight_shape(pair: Pair) -> tuple[int, ...]:
@@ -176,10 +183,10 @@ def _gated(
         for names in batches(content, style, [layer for layer in shared if (layer in gates) == gated]):
             sides = []
             for which, (side, weight) in enumerate(((content, content_weight), (style, style_weight))):
-                up = torch.stack([side[layer][0] for layer in names])
-                down = torch.stack([side[layer][1] for layer in names])
+                up = stacked([side[layer][0] for layer in names])
+                down = stacked([side[layer][1] for layer in names])
                 if gated:
-                    m = torch.stack([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
+                    m = stacked([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
                     gate = m.to(down.device, _wide(down.dtype)) * weight
                 else:
                     gate = weight * rest
