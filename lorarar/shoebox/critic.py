@@ -147,8 +147,7 @@ def train_critic(
     Writes `out`/critic. The negatives of the measurement are the hard ones only: another identity of the same
     class, another style of the same family.
     """
-    # Its own drawings: another seed than the base model's.
-    images, _, truths = world.dataset(groups, seed + 10)
+    images, _, truths = world.dataset(groups, seed)
     truth = torch.from_numpy(truths).long()
     torch.manual_seed(seed)
     model = Critic().to(device)
