@@ -286,16 +286,16 @@ def status() -> Table:
 
 
 def versions() -> Table:
-    """Return the table of the versions of what the book stands on, as installed here."""
+    """Return the table of what the book stands on here: the machine, and the versions of packages."""
     names = ("lorarar", "torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "scipy")
     names += ("matplotlib", "papermill", "jupyter-book", "myst-nb", "sphinx")
-    rows = [("Python", platform.python_version())]
+    rows = [("machine", machine())]
     for name in names:
         try:
             rows.append((name, metadata.version(name)))
         except metadata.PackageNotFoundError:
             rows.append((name, "not installed"))
-    return Table(("Package", "Version"), rows, name="versions")
+    return Table(("What", "Version"), rows, name="versions")
 
 
 # ---------------------------------------------------------------- what builds the book

@@ -1,6 +1,7 @@
 """The book: its sources, its runs at scale smoke, the ledger, the exercises, and the copies for Colab."""
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -316,6 +317,24 @@ def test_colab_bootstrap_from_an_empty_folder(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert Path(done.stdout.split()[-1]).is_relative_to(place / "lorarar-book")
+
+
+@pytest.mark.parametrize(
+    ("latex", "part"),
+    [
+        (r"\Delta W = \frac{\alpha}{r} B A", "<mfrac>"),
+        (r"\begin{split} a &= b \\ c &= d \end{split}", "<mtr>"),
+        (r"a < b", 'alttext="a &lt; b"'),
+    ],
+)
+def test_formulas_become_mathml(latex, part):
+    spec = importlib.util.spec_from_file_location("mathml", book.BOOK / "_ext" / "mathml.py")
+    mathml = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mathml)
+    assert part in mathml.to_mathml(latex)
+    for wrong in (r"a_", r"\unheard x"):
+        with pytest.raises(ValueError, match="cannot read the formula"):
+            mathml.to_mathml(wrong)
 
 
 def test_the_repository_stands_in_one_place():
