@@ -514,12 +514,15 @@ def dare_ties(
 # Rank
 
 
-def _svd(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The thin SVD of up @ down, (…, out, r) and (…, r, in), by QR of both and an SVD of the (r × r) core."""
+def _svd(up: Tensor, down: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The SVD of up @ down, (…, out, r) and (…, r, in), by QR of both and an SVD of the (r × r) core.
+
+    All singular values come back, and the vectors of the first ``rank`` (of all unless given).
+    """
     q_up, r_up = torch.linalg.qr(up)
     q_down, r_down = torch.linalg.qr(down.mT)
     u, s, vh = torch.linalg.svd(r_up @ r_down.mT, full_matrices=False)
-    return q_up @ u, s, vh @ q_down.mT
+    return q_up @ u[..., :rank], s, vh[..., :rank, :] @ q_down.mT
 
 
 def _truncated(delta: Tensor, rank: int) -> Pair:
@@ -563,14 +566,14 @@ def compress(lora: LoRA, rank: int, *, progress: Progress = iter) -> LoRA:
     for names in progress(list(batches(lora, lora, large))):
         pairs = [_flat(layer, lora[layer]) for layer in names]
         dtype = pairs[0][1].dtype
-        up, down = (torch.stack(x).to(_wide(dtype)) for x in zip(*pairs, strict=True))
-        u, s, vh = _svd(up, down)
+        up, down = (stacked(x).to(_wide(dtype)) for x in zip(*pairs, strict=True))
+        u, s, vh = _svd(up, down, rank)
         root = s[:, :rank].sqrt()
         energy = s.double().square()
         shares = (energy[:, :rank].sum(1) / energy.sum(1).clamp(min=1e-300)).tolist()
         kept, total = kept + energy[:, :rank].sum().cpu(), total + energy.sum().cpu()
         worst = min(worst, *zip(shares, names, strict=True))
-        ups, downs = _rounded(u[..., :rank] * root[:, None], root[..., None] * vh[:, :rank], dtype, names[0])
+        ups, downs = _rounded(u * root[:, None], root[..., None] * vh, dtype, names[0])
         for layer, u_k, d_k in zip(names, ups.unbind(), downs.unbind(), strict=True):
             compressed[layer] = _shaped((u_k.contiguous(), d_k.contiguous()), lora[layer])
     share = float(kept / total) if float(total) else 1.0
