@@ -13,7 +13,10 @@ from lorarar.book import BOOK, chapters, read_chapter, repository
 
 BOOTSTRAP = """\
 #@title Fetch lorarar and install it, unless it is here already {{ display-mode: "form" }}
-import importlib.util, os, subprocess, sys
+import importlib.util
+import os
+import subprocess
+import sys
 
 if importlib.util.find_spec("lorarar") is None:
     folder = os.path.abspath("lorarar-book")

@@ -97,6 +97,13 @@ def test_mathematics_is_short_and_checked(chapter):
         assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cell.source)))
 
 
+@each_chapter
+def test_code_fits_the_column(chapter):
+    for cell in cells(chapter):
+        if cell.cell_type == "code" and "remove-cell" not in cell.metadata.get("tags", []):
+            assert [line for line in cell.source.splitlines() if len(line) > 84] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_no_number_is_typed_into_prose(page):
     for cell in cells(page):
@@ -282,8 +289,8 @@ def test_colab_bootstrap_from_an_empty_folder(tmp_path):
         subprocess.run([*git, *command], check=True)
     place.mkdir()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(fresh)], check=True)
-    # The fresh environment borrows what Colab has (pip, torch and so on); an editable install is not borrowed,
-    # because Python reads no .pth file of a folder that a .pth file names.
+    # The fresh environment borrows what Colab has (pip, torch and so on), but no editable install:
+    # Python reads no .pth file of a folder that a .pth file names.
     (packages,) = fresh.glob("lib/python*/site-packages")
     borrowed = [str(Path(p)) for p in sys.path if p.endswith("site-packages")]
     (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")
