@@ -49,11 +49,11 @@ def use() -> None:
             "savefig.dpi": DPI,
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
-            "font.size": 12,
+            "font.size": 13,
             "text.color": INK,
             "axes.labelcolor": INK,
             "axes.edgecolor": "#b8bcc4",
-            "axes.titlesize": 13,
+            "axes.titlesize": 14,
             "axes.titleweight": "bold",
             "axes.titlelocation": "left",
             "axes.spines.top": False,
@@ -117,7 +117,7 @@ def image_grid(
 
     # Everything is laid out in pixels, so that the enlargement is exact.
     point = DPI / 72
-    size = 12 if n_columns <= 6 else 10
+    size = 13 if n_columns <= 5 else 11
     line, gap = round(size * 1.25 * point), round(3 * point)
     letter = size * 0.56 * point
     total = round(width * DPI)

@@ -416,6 +416,27 @@ def test_differences_name_what_is_wrong_missing_and_extra():
     assert [line.split(":")[0] for line in lines] == ["missing", "extra", "wrong", "word"]
 
 
+def test_a_run_is_stale_once_code_or_data_or_scale_change(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
+    chapter = tmp_path / "01_x.md"
+
+    def write(code):
+        chapter.write_text(f"---\nfile_format: mystnb\n---\n\n```{{code-cell}} python3\n{code}\n```\n")
+
+    write("1")
+    marks = [book.fingerprint(chapter, "smoke"), book.fingerprint(chapter, "shoebox")]
+    marks.append(book.fingerprint(chapter, "smoke", seed=1))
+    write("2")
+    marks.append(book.fingerprint(chapter, "smoke"))
+    (tmp_path / "weights").write_text("new")
+    marks.append(book.fingerprint(chapter, "smoke"))
+    assert len(set(marks)) == 5
+    executed = tmp_path / "01_x.ipynb"
+    executed.write_text(json.dumps({"metadata": {"lorarar": {"fingerprint": marks[-1]}}}))
+    assert book.is_fresh(executed, marks[-1]) and not book.is_fresh(executed, marks[0])
+    assert not book.is_fresh(tmp_path / "none.ipynb", marks[0])
+
+
 def test_recorded_runs_keep_their_provenance(tmp_path, monkeypatch):
     monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
     book.save_recorded(
