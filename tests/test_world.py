@@ -392,7 +392,6 @@ def test_another_world_is_another_dataset(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.xfail(reason="what an interrupted run of the same process left is in the way")
 def test_drawing_resumes_in_the_process_that_was_interrupted(killed):
     images, _, _ = world.dataset(1, 16, cache=killed, workers=1)
     assert len(images) == 6

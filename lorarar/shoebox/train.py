@@ -50,10 +50,10 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "clip": Recipe(1_000, 128, 1e-3),
-    "vae": Recipe(1_600, 8, 2e-3, decay=0.5, weight_decay=1e-4),
+    "clip": Recipe(480, 128, 1e-3),
+    "vae": Recipe(1_300, 8, 2e-3, decay=0.5, weight_decay=1e-4),
     "base": Recipe(7_000, 32, 7e-4, decay=0.35),
-    "critic": Recipe(2_000, 96, 1e-3),
+    "critic": Recipe(900, 96, 1e-3),
 }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -112,8 +114,8 @@ def dataset(
     """
     folder = Path(cache) / f"{source_hash()}-{seed}-{groups}"
     if not folder.exists():
-        aside = folder.with_name(folder.name + f".{os.getpid()}")
-        aside.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix="drawing-"))
         images = np.lib.format.open_memmap(
             aside / "images.npy", "w+", np.uint8, (groups * GROUP, SIZE, SIZE, 3)
         )
@@ -129,7 +131,10 @@ def dataset(
         images.flush()
         np.save(aside / "truths.npy", truths)
         (aside / "captions.json").write_text(json.dumps(captions))
-        aside.rename(folder)
+        try:
+            aside.rename(folder)
+        except OSError:  # another process drew the same world meanwhile
+            shutil.rmtree(aside)
     return (
         np.load(folder / "images.npy", mmap_mode="r"),
         json.loads((folder / "captions.json").read_text()),
@@ -138,7 +143,12 @@ def dataset(
 
 
 def subject_images(name: str, count: int = 5, seed: int = 0) -> np.ndarray:
-    """Views of a named subject as photos, as one would take for DreamBooth: (count, SIZE, SIZE, 3) uint8."""
+    """Views of a named subject as photos, as one would take for DreamBooth: (count, SIZE, SIZE, 3) uint8.
+
+    Raises ValueError if there is no subject of that name.
+    """
+    if name not in SUBJECTS:
+        raise ValueError(f"no subject {name!r}: choose one of {', '.join(SUBJECTS)}")
     rng = np.random.default_rng([seed, 1, sorted(SUBJECTS).index(name)])
     return np.stack([draw(SUBJECTS[name], styles.random_style(rng, "photo"), rng) for _ in range(count)])
 
@@ -147,7 +157,12 @@ def style_images(name: str, count: int = 4, seed: int = 0) -> tuple[np.ndarray, 
     """Drawings in a named style, each of another class with a random identity, and the class of each.
 
     Returns images (count, SIZE, SIZE, 3) uint8 and the class words, from which captions are made.
+    Raises ValueError if there is no style of that name, or fewer classes than `count`.
     """
+    if name not in STYLES:
+        raise ValueError(f"no style {name!r}: choose one of {', '.join(STYLES)}")
+    if count > len(CLASSES):
+        raise ValueError(f"{count} drawings of different classes asked for, there are {len(CLASSES)} classes")
     rng = np.random.default_rng([seed, 2, sorted(STYLES).index(name)])
     classes = [str(c) for c in rng.permutation(CLASSES)[:count]]
     return np.stack([draw(subjects.random_identity(rng, c), STYLES[name], rng) for c in classes]), classes
