@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lorarar.lora import LoRA, LoRAError
-from lorarar.merging import batches, matching, stacked
+from lorarar.merging import batches, matching, parallel, stacked
 
 PARTS = {"query": "to_q", "key": "to_k", "value": "to_v", "output": "to_out.0"}
 """The parts of attention, self and cross alike, and the modules that hold them."""
@@ -99,8 +99,8 @@ class Hypernetwork(nn.Module):
                     f"knows {', '.join(self.inputs)}; use one trained for this base model, or method direct"
                 )
         dtype = self.output.weight.dtype
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        for names in batches(content, style, layers):
+
+        def work(names: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
             n, out = len(names), len(content[names[0]][0])
             first = self.inputs[str(2 * out)]
             downs = [stacked([lora[layer][1] for layer in names]).to(dtype) for lora in (content, style)]
@@ -110,11 +110,12 @@ class Hypernetwork(nn.Module):
                 for lora, w in zip((content, style), first.weight.split(out, 1), strict=True)
             ]
             hidden = torch.baddbmm(first.bias[:, None], torch.cat(ranks, 2), torch.cat(downs, 1)).relu_()
-            m = (
-                torch.bmm(self.output.weight.expand(n, -1, -1), hidden) + self.output.bias[:, None]
-            )  # (n, 2, in)
-            for layer, m_c, m_s in zip(names, *m.unbind(1), strict=True):
-                found[layer] = m_c, m_s
+            m = torch.bmm(self.output.weight.expand(n, -1, -1), hidden)  # (n, 2, in)
+            return dict(zip(names, map(tuple, (m + self.output.bias[:, None]).unbind()), strict=True))
+
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for pairs in parallel(work, list(batches(content, style, layers)), content[layers[0]][0].device):
+            found.update(pairs)
         return {layer: found[layer] for layer in layers}
 
     def save(self, path: str | os.PathLike[str]) -> None:

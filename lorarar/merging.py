@@ -16,6 +16,7 @@ on whatever device the factors are on.
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -92,6 +93,29 @@ def batches(
         yield from (names[i : i + step] for i in range(0, len(names), step))
 
 
+def parallel(
+    work: Callable[[Any], Any], items: Sequence[Any], device: torch.device, progress: Progress = iter
+) -> list[Any]:
+    """``[work(item) for item in items]``, on a CPU with one item to a core.
+
+    The matrices of a layer are too small for two cores to share: LAPACK's threads would wait for each other.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or len(items) < 2:
+        return [work(item) for item in progress(items)]
+    # What is thread-local in torch has to be handed on.
+    pool = ThreadPoolExecutor(
+        threads, initializer=torch.set_grad_enabled, initargs=(torch.is_grad_enabled(),)
+    )
+    torch.set_num_threads(1)
+    try:
+        futures = [pool.submit(work, item) for item in items]
+        return [future.result() for future in progress(futures)]
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
     """``torch.stack`` along a new first dimension, without a copy when there is only one."""
     return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
@@ -124,23 +148,29 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _fits(x: Tensor) -> bool:
+    """Whether each layer of a batch (n, …) is in half precision's range, which loses digits below 6e-5."""
+    size = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    typical = size / math.sqrt(x[0].numel())
+    return bool(((size < 65504) & ((typical > 2**-13) | (size == 0))).all())
+
+
 def _rounded(up: Tensor, down: Tensor, dtype: torch.dtype, where: str) -> Pair:
     """Round a batch of factors (n, out, r), (n, r, in) to ``dtype``, without loss of range.
 
-    Half precision ends at 65504 and loses digits below 6e-5. Where ``down`` leaves that range, each layer's
-    two factors are first made of equal size by a power of two, which leaves their product as it is.
+    Where a factor leaves what half precision can hold, each layer's two are first made of equal size by a
+    power of two, which leaves their product as it is.
     """
-    if dtype == torch.float16:
-        size = torch.linalg.vector_norm(down.flatten(1), dim=1)
-        typical = size / math.sqrt(down[0].numel())
-        if not bool(((size < 65504) & ((typical > 2**-13) | (size == 0))).all()):
-            up = up.float()
-            size_up = torch.linalg.vector_norm(up.flatten(1), dim=1) / math.sqrt(up[0].numel())
-            ratio = torch.where((typical > 0) & (size_up > 0), size_up / typical, torch.ones_like(typical))
-            shift = torch.exp2(torch.round(torch.log2(ratio) / 2)).reshape(-1, *[1] * (up.ndim - 1))
-            up, down = up / shift, down * shift
-            if not bool((up.abs().amax() < 65504) & (down.abs().amax() < 65504)):
-                raise LoRAError(f"layer {where}: the merged update overflows float16; use smaller weights")
+    if dtype == torch.float16 and not all(x.dtype == dtype or _fits(x) for x in (up, down)):
+        up, down = up.float(), down.float()
+        size_up, size_down = (
+            torch.linalg.vector_norm(x.flatten(1), dim=1) / math.sqrt(x[0].numel()) for x in (up, down)
+        )
+        ratio = torch.where((size_up > 0) & (size_down > 0), size_up / size_down, 1.0)
+        shift = torch.exp2(torch.round(torch.log2(ratio) / 2)).reshape(-1, *[1] * (up.ndim - 1))
+        up, down = up / shift, down * shift
+        if not bool((up.abs().amax() < 65504) & (down.abs().amax() < 65504)):
+            raise LoRAError(f"layer {where}: the merged update overflows float16; use smaller weights")
     return up.to(dtype), down.to(dtype)
 
 
@@ -179,25 +209,31 @@ def _gated(
     """The concatenation along the rank, columns weighed by ``gates`` where given, by ``rest`` elsewhere."""
     shared = matching(content, style)
     merged = _one_sided(content, style, content_weight, style_weight)
-    for gated in (True, False):
-        for names in batches(content, style, [layer for layer in shared if (layer in gates) == gated]):
-            sides = []
-            for which, (side, weight) in enumerate(((content, content_weight), (style, style_weight))):
-                up = stacked([side[layer][0] for layer in names])
-                down = stacked([side[layer][1] for layer in names])
-                if gated:
-                    m = stacked([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
-                    gate = m.to(down.device, _wide(down.dtype)) * weight
-                else:
-                    gate = weight * rest
-                if isinstance(gate, Tensor) or gate != 1:
-                    down = down.to(_wide(down.dtype)) * gate
-                sides.append((up, down))
-            dtype = torch.promote_types(content[names[0]][1].dtype, style[names[0]][1].dtype)
-            rounded = [_rounded(up, down, dtype, names[0]) for up, down in sides]
-            ups = torch.cat([up for up, _ in rounded], 2).unbind()
-            downs = torch.cat([down for _, down in rounded], 1).unbind()
-            merged.update(zip(names, zip(ups, downs, strict=True), strict=True))
+
+    def work(names: list[str]) -> dict[str, Pair]:
+        dtype = torch.promote_types(content[names[0]][1].dtype, style[names[0]][1].dtype)
+        ups, downs = [], []
+        for which, (side, weight) in enumerate(((content, content_weight), (style, style_weight))):
+            up = stacked([side[layer][0] for layer in names])
+            down = stacked([side[layer][1] for layer in names])
+            if names[0] in gates:
+                m = stacked([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
+                down = down.to(_wide(down.dtype)) * (m.to(down.device, _wide(down.dtype)) * weight)
+            elif weight * rest != 1:
+                down = down.to(_wide(down.dtype)) * (weight * rest)
+            up, down = _rounded(up, down, dtype, names[0])
+            ups.append(up)
+            downs.append(down)
+        pairs = zip(torch.cat(ups, 2).unbind(), torch.cat(downs, 1).unbind(), strict=True)
+        return dict(zip(names, pairs, strict=True))
+
+    todo = [
+        names
+        for gated in (True, False)
+        for names in batches(content, style, [layer for layer in shared if (layer in gates) == gated])
+    ]
+    for pairs in parallel(work, todo, content[shared[0]][0].device):
+        merged.update(pairs)
     return _ordered(content, style, merged)
 
 
@@ -563,19 +599,23 @@ def compress(lora: LoRA, rank: int, *, progress: Progress = iter) -> LoRA:
     large = [layer for layer in lora if lora[layer][1].shape[0] > rank]
     kept = total = sum((singular_values(lora[layer]).square().sum() for layer in small), torch.zeros(()))
     worst = (1.0, "")
-    for names in progress(list(batches(lora, lora, large))):
+
+    def work(names: list[str]) -> tuple[dict[str, Pair], Tensor]:
         pairs = [_flat(layer, lora[layer]) for layer in names]
         dtype = pairs[0][1].dtype
         up, down = (stacked(x).to(_wide(dtype)) for x in zip(*pairs, strict=True))
         u, s, vh = _svd(up, down, rank)
         root = s[:, :rank].sqrt()
-        energy = s.double().square()
+        ups, downs = _rounded(u * root[:, None], root[..., None] * vh, dtype, names[0])
+        factors = zip(names, ups.contiguous().unbind(), downs.contiguous().unbind(), strict=True)
+        return {layer: _shaped((u_k, d_k), lora[layer]) for layer, u_k, d_k in factors}, s.double().square()
+
+    device = next(iter(lora.values()))[0].device if lora else torch.device("cpu")
+    for pairs, energy in parallel(work, list(batches(lora, lora, large)), device, progress):
+        compressed.update(pairs)
         shares = (energy[:, :rank].sum(1) / energy.sum(1).clamp(min=1e-300)).tolist()
         kept, total = kept + energy[:, :rank].sum().cpu(), total + energy.sum().cpu()
-        worst = min(worst, *zip(shares, names, strict=True))
-        ups, downs = _rounded(u * root[:, None], root[..., None] * vh, dtype, names[0])
-        for layer, u_k, d_k in zip(names, ups.unbind(), downs.unbind(), strict=True):
-            compressed[layer] = _shaped((u_k.contiguous(), d_k.contiguous()), lora[layer])
+        worst = min(worst, *zip(shares, pairs, strict=True))
     share = float(kept / total) if float(total) else 1.0
     metadata = {
         **lora.metadata,

@@ -137,6 +137,17 @@ def test_float16_keeps_its_range():
         direct(huge, huge, content_weight=1e9)
 
 
+@pytest.mark.parametrize("alpha", [1 / 64, 1e-4, 1e4])
+def test_a_scale_that_had_to_be_folded_in_float32_fits_float16_again(alpha):
+    """The reader multiplies up by alpha / rank in float32; the file that is written has the inputs' type."""
+    halves = adapter(1, 4, torch.float16), adapter(2, 4, torch.float16)
+    content, style = (LoRA({k: (u.float() * alpha, d) for k, (u, d) in lora.items()}) for lora in halves)
+    merged = direct(content, style)
+    for layer in SHAPES:
+        assert merged[layer][0].dtype == merged[layer][1].dtype == torch.float16
+        assert error(merged, layer, exact(content, layer) + exact(style, layer)) <= 2e-3
+
+
 def test_types_are_promoted():
     merged = direct(adapter(1, dtype=torch.float16), adapter(2))
     assert merged[LAYER][0].dtype == merged[LAYER][1].dtype == torch.float32
