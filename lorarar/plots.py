@@ -160,6 +160,108 @@ def image_grid(
     return figure
 
 
+def contact_sheet(
+    images: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], enlarge: int = 1
+) -> Figure:
+    """Show a large table of images with a name before each row and a slanted one above each column.
+
+    Args:
+        images: (rows, columns, height, width, 3) uint8.
+        rows: a label for each row.
+        columns: a label for each column.
+        enlarge: every pixel becomes this many; 1 suits sixteen columns of 64 pixels.
+
+    Raises:
+        ValueError: there are not as many labels as rows and columns.
+    """
+    n_rows, n_columns, height, wide, _ = images.shape
+    if (len(rows), len(columns)) != (n_rows, n_columns):
+        raise ValueError(f"{len(rows)} × {len(columns)} labels for {n_rows} × {n_columns} images")
+    size, gap, slope = 9.5, 4, np.radians(50)
+    letter = size * 0.56 * DPI / 72
+    longest = max(len(name) for name in columns) * letter
+    left, top = max(len(name) for name in rows) * letter + 12, longest * np.sin(slope) + 24
+    cell_h, cell_w = height * enlarge + gap, wide * enlarge + gap
+    # The last names lean out over the right edge.
+    reach = max((c + 0.5) * cell_w + len(name) * letter * np.cos(slope) for c, name in enumerate(columns))
+    figure_w, figure_h = left + max(n_columns * cell_w, reach) + gap, top + n_rows * cell_h + gap
+    sheet = np.full((n_rows * cell_h, n_columns * cell_w, 3), 255, np.uint8)
+    big = images.repeat(enlarge, 2).repeat(enlarge, 3)
+    for r, c in np.ndindex(n_rows, n_columns):
+        y, x = r * cell_h, c * cell_w
+        sheet[y : y + cell_h - gap, x : x + cell_w - gap] = big[r, c]
+    figure = plt.figure(figsize=(figure_w / DPI, figure_h / DPI), dpi=DPI)
+    place = left / figure_w, gap / figure_h, n_columns * cell_w / figure_w, n_rows * cell_h / figure_h
+    axes = figure.add_axes(place)
+    axes.imshow(sheet, interpolation="nearest")
+    axes.axis("off")
+    for r, name in enumerate(rows):
+        y = 1 - (top + (r + 0.5) * cell_h) / figure_h
+        figure.text((left - 10) / figure_w, y, name, ha="right", va="center", size=size)
+    for c, name in enumerate(columns):
+        x, y = (left + (c + 0.5) * cell_w - 8) / figure_w, 1 - (top - 8) / figure_h
+        figure.text(
+            x, y, name, size=size, rotation=np.degrees(slope), rotation_mode="anchor", ha="left", va="center"
+        )
+    return figure
+
+
+class Frames:
+    """Pictures under a slider that moves with the mouse or the arrow keys, in Jupyter and in static pages.
+
+    Args:
+        frames: (n, height, width, 3) uint8, shown one at a time.
+        labels: a text for each frame.
+        alt: what the frames show, for someone who cannot see them.
+        start: the frame that is shown at first; the last by default.
+        enlarge: every pixel becomes this many.
+
+    Raises:
+        ValueError: there are not as many labels as frames.
+    """
+
+    def __init__(
+        self, frames: np.ndarray, labels: Sequence[str], *, alt: str, start: int = -1, enlarge: int = 2
+    ) -> None:
+        if len(frames) != len(labels):
+            raise ValueError(f"{len(labels)} labels for {len(frames)} frames")
+        self.frames = np.asarray(frames).repeat(enlarge, 1).repeat(enlarge, 2)
+        self.labels, self.alt, self.start = [str(label) for label in labels], alt, start % len(frames)
+
+    def _repr_html_(self) -> str:
+        from base64 import b64encode
+        from html import escape
+        from io import BytesIO
+
+        from PIL import Image
+
+        n, height, width, _ = self.frames.shape
+        file = BytesIO()
+        # One picture holds all frames, one above the other; the window shows one of them.
+        strip = Image.fromarray(self.frames.reshape(n * height, width, 3))
+        strip.quantize(256).save(file, "PNG", optimize=True)
+        source = "data:image/png;base64," + b64encode(file.getvalue()).decode()
+        labels = escape("|".join(self.labels))
+        move = (
+            "const b=this.closest('figure');"
+            f"b.querySelector('i').style.backgroundPositionY=(this.value*100/{max(n - 1, 1)})+'%';"
+            "b.querySelector('output').textContent=this.dataset.labels.split('|')[this.value]"
+        )
+        return (
+            f'<figure style="margin:1.2rem 0;max-width:{width}px">'
+            f'<i role="img" aria-label="{escape(self.alt)}" style="display:block;width:100%;'
+            f"aspect-ratio:{width}/{height};border-radius:.5rem;image-rendering:pixelated;"
+            f'background:url({source}) 0 {self.start * 100 / max(n - 1, 1)}%/100% auto"></i>'
+            f'<label style="display:flex;gap:.8rem;align-items:center;margin-top:.5rem">'
+            f'<input type="range" min="0" max="{n - 1}" value="{self.start}" data-labels="{labels}" '
+            f'oninput="{move}" aria-label="frame" style="flex:1;accent-color:{SUBJECT};min-width:8rem">'
+            f'<output style="min-width:7.5rem">{escape(self.labels[self.start])}</output></label></figure>'
+        )
+
+    def __repr__(self) -> str:
+        return f"{len(self.labels)} frames: {self.alt}"
+
+
 def heatmap(
     values: np.ndarray,
     *,
