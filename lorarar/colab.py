@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lorarar.book import BOOK, chapters, read_chapter, repository
+from lorarar.book import BOOK, chapters, read_chapter, repository, title
 
 BOOTSTRAP = """\
 #@title Fetch lorarar and install it, unless it is here already {{ display-mode: "form" }}
@@ -32,6 +32,9 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _CODE = re.compile(r"(^ *(`{3,})(?!\{).*?^ *\2 *$|(?<!`)(`+)(?!`).+?(?<!`)\3(?!`))", re.MULTILINE | re.DOTALL)
+_DISPLAYED = re.compile(
+    r"^\$\$(?P<latex>.*?)\$\$(?:[ ]*\((?P<label>[\w:-]+)\))?[ ]*$", re.MULTILINE | re.DOTALL
+)
 _ROLE = re.compile(r"\{(?P<name>[\w:-]+)\}`(?P<text>[^`]+)`")
 _TARGETED = re.compile(r"(?P<text>.*?)\s*<(?P<target>[^<>]+)>", re.DOTALL)
 
@@ -68,7 +71,7 @@ def _cite(text: str, textual: bool) -> str:
     return ", ".join(parts) if textual else f"({'; '.join(parts)})"
 
 
-def _role(match: re.Match[str]) -> str:
+def _role(match: re.Match[str], labels: Mapping[str, str]) -> str:
     name, text = match["name"], match["text"]
     targeted = _TARGETED.fullmatch(text)
     label, target = (targeted["text"], targeted["target"]) if targeted else (text, text)
@@ -78,14 +81,14 @@ def _role(match: re.Match[str]) -> str:
         return label
     if name in ("glue:text", "glue", "glue:any"):
         return f"`{text.split(':')[0]}`"  # the name that `record` prints beside its value
-    if name in ("ref", "numref"):
-        return f"*{label.replace('%s', '').strip()}*" if targeted else f"*{text.replace('-', ' ')}*"
+    if name in ("ref", "numref", "eq"):
+        if target not in labels:
+            raise ValueError(f"{match[0]}: nothing here is labelled {target}")
+        return labels[target] if not targeted else label if name == "ref" else labels[target]
     if name == "doc":
         return f"[{label if targeted else Path(target).stem}]({_page(Path(target).name)})"
     if name == "math":
         return f"${text}$"
-    if name == "eq":
-        return f"({text})"
     if name == "abbr":
         return text.split(" (")[0]
     if name in ("download", "kbd", "file", "code"):
@@ -104,23 +107,34 @@ def _options(body: str) -> tuple[dict[str, str], str]:
     return found, "\n".join(lines).strip("\n")
 
 
-def _directive(match: re.Match[str]) -> str:
+def _mathematics(latex: str, label: str | None, labels: Mapping[str, str]) -> str:
+    latex = latex.strip()
+    if r"\\" in latex and not latex.startswith(r"\begin"):
+        latex = f"\\begin{{aligned}}\n{latex}\n\\end{{aligned}}"  # as Sphinx does for several lines
+    tag = f" \\tag{{{labels[label].strip('()')}}}" if label in labels else ""
+    return f"$$\n{latex}{tag}\n$$"
+
+
+def _directive(match: re.Match[str], labels: Mapping[str, str]) -> str:
     name, argument = match["name"], match["argument"].strip()
     options, body = _options(match["body"])
     if name in ("figure", "image"):
         place = f"{repository()}/raw/main/book/{argument}"
         image = f"![{options.get('alt', '')}]({place})"
-        return f"{image}\n\n*{flatten(body)}*" if body.strip() else image
+        return f"{image}\n\n*{flatten(body, labels)}*" if body.strip() else image
     if name == "math":
-        return f"$$\n{body.strip()}\n$$"
+        return _mathematics(body, options.get("label"), labels)
     if name in ("toggle", "dropdown") or (name == "admonition" and "dropdown" in options.get("class", "")):
-        return f"<details><summary>{flatten(argument) or 'More'}</summary>\n\n{flatten(body)}\n\n</details>"
+        head = flatten(argument, labels) or "More"
+        return f"<details><summary>{head}</summary>\n\n{flatten(body, labels)}\n\n</details>"
     if name in ADMONITIONS:
-        head = flatten(argument) if name == "admonition" else name.capitalize()
-        text = flatten(body if name == "admonition" else f"{argument}\n{body}".strip())
+        head = flatten(argument, labels) if name == "admonition" else name.capitalize()
+        text = flatten(body if name == "admonition" else f"{argument}\n{body}".strip(), labels)
         return "\n".join(f"> {line}".rstrip() for line in [f"**{head}**", "", *text.splitlines()])
     if name in ("margin", "sidebar", "epigraph"):
-        return "\n".join(f"> {line}".rstrip() for line in flatten(f"{argument}\n{body}".strip()).splitlines())
+        return "\n".join(
+            f"> {line}".rstrip() for line in flatten(f"{argument}\n{body}".strip(), labels).splitlines()
+        )
     if name in ("code", "code-block"):
         return f"```{argument}\n{body}\n```"
     if name in ("bibliography", "contents", "tableofcontents"):
@@ -139,26 +153,51 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
     return "".join([*parts, change(text[last:])])
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, labels: Mapping[str, str]) -> str:
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"^\([\w:-]+\)=\n?", "", text, flags=re.MULTILINE)  # the target of a reference
     text = re.sub(r"^%.*\n?", "", text, flags=re.MULTILINE)  # a comment
-    text = re.sub(r"(\$\$)[ ]*\([\w:-]+\)[ ]*$", r"\1", text, flags=re.MULTILINE)  # the label of an equation
-    return _ROLE.sub(_role, text)
+    text = _DISPLAYED.sub(lambda match: _mathematics(match["latex"], match["label"], labels), text)
+    return _ROLE.sub(lambda match: _role(match, labels), text)
 
 
-def flatten(text: str) -> str:
+def flatten(text: str, labels: Mapping[str, str] | None = None) -> str:
     """Turn MyST Markdown into the plain Markdown and LaTeX that Colab shows.
 
+    Args:
+        text: MyST Markdown.
+        labels: what references to figures, equations and chapters say; see `labels_of`.
+
     Raises:
-        ValueError: a role or directive has no plain form here.
+        ValueError: a role or directive has no plain form here, or a reference no target.
     """
-    text = _FENCE.sub(lambda match: _indent(_directive(match), match["indent"]), text)
-    return re.sub(r"\n{3,}", "\n\n", outside_code(text, _plain)).strip()
+    known = labels or {}
+    text = _FENCE.sub(lambda match: _indent(_directive(match, known), match["indent"]), text)
+    return re.sub(r"\n{3,}", "\n\n", outside_code(text, lambda part: _plain(part, known))).strip()
 
 
 def _indent(text: str, indent: str) -> str:
     return "\n".join(f"{indent}{line}".rstrip() for line in text.splitlines())
+
+
+def labels_of(path: Path) -> dict[str, str]:
+    """Return what references in a chapter say: {"fig-loss": "Figure 2", "eq-delta": "(1)", "ch-x": title}."""
+    found = {}
+    for chapter in chapters():
+        for label in re.findall(r"^\(([\w:-]+)\)=\n# ", chapter.read_text(), re.MULTILINE):
+            found[label] = title(chapter)
+    figures = equations = 0
+    for cell in read_chapter(path).cells:
+        if cell.cell_type == "markdown":
+            for label in re.findall(
+                r"^\$\$[ ]*\(([\w:-]+)\)|^ *`{3,}\{math\}.*\n:label: *(\S+)", cell.source, re.MULTILINE
+            ):
+                equations += 1
+                found[label[0] or label[1]] = f"({equations})"
+        elif name := cell.metadata.get("mystnb", {}).get("figure", {}).get("name"):
+            figures += 1
+            found[name] = f"Figure {figures}"
+    return found
 
 
 def sibling(path: Path) -> Any:  # noqa: ANN401  (an nbformat.NotebookNode)
@@ -172,10 +211,11 @@ def sibling(path: Path) -> Any:  # noqa: ANN401  (an nbformat.NotebookNode)
         }
     )
     cells = [v4.new_code_cell(BOOTSTRAP.format(repository=repository()), metadata={"cellView": "form"})]
+    labels = labels_of(path)
     for cell in read_chapter(path).cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "markdown":
-            if text := flatten(cell.source):
+            if text := flatten(cell.source, labels):
                 cells.append(v4.new_markdown_cell(text))
         elif cell.cell_type == "code" and "wrong" not in tags:
             folded = "solution" in tags or "hide-cell" in tags or "hide-input" in tags
@@ -186,9 +226,10 @@ def sibling(path: Path) -> Any:  # noqa: ANN401  (an nbformat.NotebookNode)
                 source = f'#@title {head} {{ display-mode: "form" }}\n{source}'
                 meta |= {"cellView": "form", "jupyter": {"source_hidden": True}}
             cells.append(v4.new_code_cell(source, metadata=meta))
-            caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption")
-            if caption:
-                cells.append(v4.new_markdown_cell(f"*{flatten(str(caption))}*"))
+            figure = cell.metadata.get("mystnb", {}).get("figure", {})
+            if "caption" in figure:
+                head = f"**{labels[figure['name']]}.** " if "name" in figure else ""
+                cells.append(v4.new_markdown_cell(head + flatten(str(figure["caption"]), labels)))
     for index, cell in enumerate(cells):  # ids that do not change from one writing to the next
         cell["id"] = hashlib.sha256(f"{index} {cell.source}".encode()).hexdigest()[:8]
     notebook.cells = cells

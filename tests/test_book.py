@@ -256,7 +256,14 @@ def test_notebook_is_plain(chapter):
             "```{admonition} More\n:class: dropdown\nSo.\n```",
             "<details><summary>More</summary>\n\nSo.\n\n</details>",
         ),
-        ("$$\nx\n$$ (eq-x)", "$$\nx\n$$"),
+        ("$$\nx\n$$ (eq-x)", "$$\nx \\tag{1}\n$$"),
+        ("```{math}\n:label: eq-x\nx\n```", "$$\nx \\tag{1}\n$$"),
+        ("$$\na &= b \\\\\nc &= d\n$$", "$$\n\\begin{aligned}\na &= b \\\\\nc &= d\n\\end{aligned}\n$$"),
+        (
+            "{eq}`eq-x`, {numref}`fig-x`, {numref}`fig. %s <fig-x>`, {ref}`ch-x`",
+            "(1), Figure 1, Figure 1, The x",
+        ),
+        ("{ref}`there <ch-x>`", "there"),
         ("`{term}` stays", "`{term}` stays"),
         ("```python\n{a}`b`\n```", "```python\n{a}`b`\n```"),
         ("text <!-- numbers: 3 -->", "text"),
@@ -269,10 +276,11 @@ def test_notebook_is_plain(chapter):
     ],
 )
 def test_flattening(myst, plain):
-    assert colab.flatten(myst) == plain
+    labels = {"eq-x": "(1)", "fig-x": "Figure 1", "ch-x": "The x"}
+    assert colab.flatten(myst, labels) == plain
 
 
-@pytest.mark.parametrize("text", ["{nonsense}`x`", "```{nonsense} x\n```"])
+@pytest.mark.parametrize("text", ["{nonsense}`x`", "```{nonsense} x\n```", "{numref}`nonsense`"])
 def test_flattening_refuses_what_it_does_not_know(text):
     with pytest.raises(ValueError, match="nonsense"):
         colab.flatten(text)
