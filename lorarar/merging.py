@@ -355,8 +355,8 @@ def np_lora(
     if directions is not None and directions < 1:
         raise LoRAError(f"directions {directions}: expected at least 1, or none for all")
     share = 1.0 if math.isinf(mu) else mu / (1 + mu)
-    merged = _one_sided(content, style, content_weight, style_weight)
-    for layer in progress(matching(content, style)):
+
+    def work(layer: str) -> Pair:
         up, down_c = _flat(layer, content[layer])
         _, s, vh = _svd(*(x.double() for x in _flat(layer, style[layer])))
         vh = vh[: min(int((s > s[0] * 1e-9).sum()), directions or len(s))]  # what float64 can tell from 0
@@ -365,7 +365,12 @@ def np_lora(
         dtype = torch.promote_types(down_c.dtype, style[layer][1].dtype)
         one = _weighted(layer, _shaped((up, down), content[layer]), content_weight, dtype)
         other = _weighted(layer, style[layer], style_weight, dtype)
-        merged[layer] = torch.cat([one[0], other[0]], 1), torch.cat([one[1], other[1]], 0)
+        return torch.cat([one[0], other[0]], 1), torch.cat([one[1], other[1]], 0)
+
+    shared = matching(content, style)
+    merged = _one_sided(content, style, content_weight, style_weight)
+    pairs = parallel(work, shared, content[shared[0]][0].device, progress)
+    merged.update(zip(shared, pairs, strict=True))
     return _ordered(content, style, merged)
 
 
