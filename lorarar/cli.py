@@ -350,6 +350,95 @@ def _shoebox(options: argparse.Namespace) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# lorarar zoo
+
+
+def add_zoo(commands: Commands) -> None:
+    """``lorarar zoo STEP``: the LoRAs of the drawn world's subjects and styles, and their measurements."""
+    parser = command(
+        commands,
+        "zoo",
+        "Train the LoRAs of named subjects and styles (train), measure each alone (measure) and their sums "
+        "(sums); the measurements go into data/recorded.",
+        'lorarar zoo train --names "dog #2" "oil painting #1" --out data/loras',
+    )
+    parser.add_argument("step", choices=("train", "measure", "sums"))
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="subjects, styles, or train, validation, test, all; default: the first chapters' six",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the LoRAs; default: data/loras")
+    parser.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
+    parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 4")
+    parser.add_argument(
+        "--count", type=int, metavar="N", help="images judged; measure: 20 a LoRA, sums: 10 a pair and weight"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
+    parser.add_argument("--record", metavar="NAME", help="default: first_loras, first_sums")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
+    parser.set_defaults(run=_zoo)
+
+
+def _zoo(options: argparse.Namespace) -> None:
+    for name in ("images", "count"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, not {value}")
+    if options.seed < 0:
+        raise ValueError(f"--seed must not be negative, but is {options.seed}")
+    if options.record and not options.record.replace("_", "").isalnum():
+        raise ValueError(f"--record {options.record}: expected letters, digits and _")
+
+    from lorarar.shoebox import zoo
+
+    names = zoo.expand(options.names or zoo.FIRST)
+    loras = options.out or zoo.folder(options.scale)
+    common = {"seed": options.seed, "device": options.device, "progress": not options.quiet}
+    if options.step == "train":
+        for path in zoo.train(names, loras, options.scale, count=options.images, **common):
+            if not options.quiet:
+                print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+        return
+
+    from PIL import Image
+
+    from lorarar.book import ROOT, save_recorded
+    from lorarar.models import data_folder
+
+    sheet = None
+    if options.step == "measure":
+        record, count = options.record or "first_loras", options.count or 20
+        values = zoo.measure(names, loras, options.scale, count=count, **common)
+    else:
+        record, count = options.record or "first_sums", options.count or 10
+        values, sheet = zoo.sums(names, loras, options.scale, count=count, **common)
+    judged = [zoo.file_of(name, loras) for name in names]
+    judged += sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))
+    spoken = " ".join(f'"{name}"' for name in options.names or ())
+    path = save_recorded(
+        record,
+        {"count": count, "of": values},
+        command=f"lorarar zoo {options.step}{f' --names {spoken}' if spoken else ''} --count {count}"
+        + (f" --out {options.out}" if options.out and not options.out.is_absolute() else "")
+        + (f" --record {options.record}" if options.record else ""),
+        seed=options.seed,
+        scale=options.scale,
+        inputs=[file.relative_to(ROOT) for file in map(Path.resolve, judged) if file.is_relative_to(ROOT)],
+    )
+    if sheet is not None:  # a row of images per pair, a column per cell
+        pairs, columns, height, width, _ = sheet.shape
+        pixels = sheet.swapaxes(1, 2).reshape(pairs * height, columns * width, 3)
+        aside = path.with_suffix(f".{os.getpid()}")
+        Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
+        os.replace(aside, path.with_suffix(".png"))
+    if not options.quiet:
+        print(f"{path}: {', '.join(names)}; {count} images each")
+
+
+# ---------------------------------------------------------------------------------------------------------
 # lorarar train-lora
 
 
@@ -529,7 +618,7 @@ def _generate(options: argparse.Namespace) -> None:
         print(f"{options.output}: {len(images)} × {images.shape[2]} × {images.shape[1]} pixels")
 
 
-COMMANDS = [add_info, add_merge, add_shoebox, add_train_lora, add_generate]
+COMMANDS = [add_info, add_merge, add_shoebox, add_zoo, add_train_lora, add_generate]
 
 
 if __name__ == "__main__":
