@@ -210,8 +210,14 @@ def _gated(
     shared = matching(content, style)
     merged = _one_sided(content, style, content_weight, style_weight)
 
-    def work(names: list[str]) -> dict[str, Pair]:
-        dtype = torch.promote_types(content[names[0]][1].dtype, style[names[0]][1].dtype)
+    def room(names: list[str]) -> Pair:
+        (up_c, down_c), (_, down_s) = content[names[0]], style[names[0]]
+        dtype, rank = torch.promote_types(down_c.dtype, down_s.dtype), len(down_c) + len(down_s)
+        up = up_c.new_empty(len(names), len(up_c), rank, *up_c.shape[2:], dtype=dtype)
+        return up, down_c.new_empty(len(names), rank, *down_c.shape[1:], dtype=dtype)
+
+    def work(batch: tuple[list[str], Pair]) -> None:
+        names, (up_out, down_out) = batch
         ups, downs = [], []
         for which, (side, weight) in enumerate(((content, content_weight), (style, style_weight))):
             up = stacked([side[layer][0] for layer in names])
@@ -221,19 +227,22 @@ def _gated(
                 down = down.to(_wide(down.dtype)) * (m.to(down.device, _wide(down.dtype)) * weight)
             elif weight * rest != 1:
                 down = down.to(_wide(down.dtype)) * (weight * rest)
-            up, down = _rounded(up, down, dtype, names[0])
+            up, down = _rounded(up, down, up_out.dtype, names[0])
             ups.append(up)
             downs.append(down)
-        pairs = zip(torch.cat(ups, 2).unbind(), torch.cat(downs, 1).unbind(), strict=True)
-        return dict(zip(names, pairs, strict=True))
+        torch.cat(ups, 2, out=up_out)
+        torch.cat(downs, 1, out=down_out)
 
+    # Memory for the results is taken before the work takes its own, so that the two do not lie mixed.
     todo = [
-        names
+        (names, room(names))
         for gated in (True, False)
         for names in batches(content, style, [layer for layer in shared if (layer in gates) == gated])
     ]
-    for pairs in parallel(work, todo, content[shared[0]][0].device):
-        merged.update(pairs)
+    with torch.no_grad():
+        parallel(work, todo, content[shared[0]][0].device)
+    for names, (ups, downs) in todo:
+        merged.update(zip(names, zip(ups.unbind(), downs.unbind(), strict=True), strict=True))
     return _ordered(content, style, merged)
 
 
