@@ -113,7 +113,7 @@ def image_processor() -> CLIPImageProcessor:
     )
 
 
-def vae(channels: tuple[int, ...] = (24, 48, 96), latents: int = 16) -> AutoencoderKL:
+def vae(channels: tuple[int, ...] = (16, 32, 64), latents: int = 16) -> AutoencoderKL:
     """Build the autoencoder: (3, 64, 64) to (16, 16, 16) and back."""
     depth = len(channels)
     return AutoencoderKL(

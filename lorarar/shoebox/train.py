@@ -51,7 +51,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "clip": Recipe(480, 128, 1e-3),
-    "vae": Recipe(1_300, 8, 2e-3, decay=0.5, weight_decay=1e-4),
+    "vae": Recipe(6_000, 8, 2e-3, decay=0.5, weight_decay=1e-4),
     "base": Recipe(7_000, 32, 7e-4, decay=0.35),
     "critic": Recipe(900, 96, 1e-3),
 }
@@ -203,8 +203,8 @@ def tokens(words: CLIPTokenizer, captions: list[list[str]]) -> Tensor:
 def train_clip(out: Path, run: Path, recipe: Recipe, seed: int, device: str, groups: int = GROUPS) -> dict:
     """Train CLIP and SDXL's second text encoder contrastively (Radford et al. 2021) and measure retrieval.
 
-    Both text towers are trained against the same vision tower. Writes `out`/clip and
-    `out`/base/text_encoder_2.
+    Both text towers are trained against the same vision tower. Writes `out`/clip, the
+    second encoder into `out`/clip/text_encoder_2.
     """
     images, captions, _ = world.dataset(groups, seed)
     held, held_captions, truths = world.dataset(HELD_OUT, seed + 1)
@@ -250,7 +250,7 @@ def train_clip(out: Path, run: Path, recipe: Recipe, seed: int, device: str, gro
     clip.save_pretrained(out / "clip")
     words.save_pretrained(out / "clip")
     miniatures.image_processor().save_pretrained(out / "clip")
-    second.save_pretrained(out / "base" / "text_encoder_2")
+    second.save_pretrained(out / "clip" / "text_encoder_2")
     facts = {"seed": seed, "recipe": asdict(recipe), **spent, "held-out drawings": facts}
     command = f"lorarar shoebox clip --steps {recipe.steps} --seed {seed}"
     card(out / "clip", "CLIP in miniature", command, facts)
@@ -278,16 +278,25 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
     shape = model.config.latent_channels * miniatures.LATENT**2
 
     def loss(indices: Tensor, step: int) -> dict[str, Tensor]:
-        pixels = to_unit(images[np.sort(indices.numpy())]).to(device)
+        # An autoencoder wants many steps more than large ones: quarters of images, whole ones at the end.
+        half = world.SIZE // 2
+        if step < 0.8 * recipe.steps:
+            y, x = torch.randint(half + 1, (2,)).tolist()
+            pixels = to_unit(images[np.sort(indices.numpy())][:, y : y + half, x : x + half])
+        else:
+            pixels = to_unit(images[np.sort(indices[: max(1, len(indices) // 4)].numpy())])
+        pixels = pixels.to(device)
         code = model.encode(pixels).latent_dist
         error = model.decode(code.sample()).sample - pixels
+        # Hues are a small part of a pixel's error, and learned late unless large patches count too.
+        patches = F.avg_pool2d(error, 8).pow(2).mean() + F.avg_pool2d(error, 2).pow(2).mean()
         # Errors of neighbouring differences weigh thin lines, which a mean over pixels forgets.
         edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (
             error[..., 1:, :] - error[..., :-1, :]
         ).abs().mean()
         square = error.pow(2).mean()
         kl = code.kl().mean() / shape
-        total = error.abs().mean() + 4 * square + 0.5 * edges + 2e-4 * kl
+        total = error.abs().mean() + 4 * square + 4 * patches + 0.5 * edges + 2e-4 * kl
         return {"loss": total, "psnr": 10 * torch.log10(4 / square.detach()), "kl": kl.detach()}
 
     spent = fit("vae", model, loss, len(images), recipe, run=run, seed=seed, device=device)
@@ -337,19 +346,20 @@ def train_base(
     groups: int = GROUPS,
     init: Path | None = None,
 ) -> dict:
-    """Train the UNet of the pipeline on drawings and captions; text encoders and VAE are given and frozen.
+    """Train the UNet of the pipeline on drawings and captions, and CLIP's text encoders on with it.
 
     v-prediction with zero terminal SNR (Lin et al. 2024); one caption in ten is dropped to zeros, which is
     SDXL's empty prompt, for classifier-free guidance (Ho & Salimans 2022). `init`: a pipeline folder whose
-    UNet to start from. Completes the pipeline in `out`/base.
+    UNet and text encoders to start from. The VAE is frozen. Completes the pipeline in `out`/base.
     """
     images, captions, _ = world.dataset(groups, seed)
     autoencoder = AutoencoderKL.from_pretrained(out / "base" / "vae", torch_dtype=torch.float32)
     autoencoder.to(device).eval()
     words = CLIPTokenizer.from_pretrained(out / "clip")
-    first = CLIPTextModel.from_pretrained(out / "clip", dtype=torch.float32).to(device).eval()
-    second = CLIPTextModelWithProjection.from_pretrained(out / "base" / "text_encoder_2", dtype=torch.float32)
-    second.to(device).eval()
+    source, first_in = (out / "clip", "") if init is None else (init, "text_encoder")
+    first = CLIPTextModel.from_pretrained(source / first_in, dtype=torch.float32).to(device)
+    second = CLIPTextModelWithProjection.from_pretrained(source / "text_encoder_2", dtype=torch.float32)
+    second.to(device)
     made_by = hashlib.sha256((out / "base" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
     cache = run / f"latents-{world.source_hash()}-{made_by.hexdigest()[:8]}-{seed}-{groups}.pt"
     run.mkdir(parents=True, exist_ok=True)
@@ -372,9 +382,8 @@ def train_base(
     def loss(indices: Tensor, step: int) -> dict[str, Tensor]:
         clean = latents[indices].float().to(device)
         text = ids[indices, torch.randint(2, (len(indices),))].to(device)
-        with torch.no_grad():
-            one = first(text, output_hidden_states=True).hidden_states[-2]
-            two = second(text, output_hidden_states=True)
+        one = first(text, output_hidden_states=True).hidden_states[-2]
+        two = second(text, output_hidden_states=True)
         keep = (torch.rand(len(indices), device=device) > 0.1).float()
         hidden = torch.cat([one, two.hidden_states[-2]], -1) * keep.view(-1, 1, 1)
         added = {
@@ -388,7 +397,8 @@ def train_base(
         guess = model(noisy, t, hidden, added_cond_kwargs=added).sample
         return {"loss": F.mse_loss(guess, target)}
 
-    spent = fit("base", model, loss, len(images), recipe, run=run, seed=seed, device=device)
+    together = nn.ModuleList([model, first, second])
+    spent = fit("base", together, loss, len(images), recipe, run=run, seed=seed, device=device)
     model.set_default_attn_processor()
     for part in (autoencoder, first, second, model):
         part.to("cpu").half()
