@@ -395,6 +395,7 @@ def run(path: Path, scale: str, seed: int = 0) -> Path:
                 {"scale": scale, "seed": seed},
                 cwd=folder,
                 progress_bar=False,
+                start_timeout=180,
                 extra_arguments=["--log-level=50"],  # the kernel's notices about itself
             )
     finally:
@@ -537,7 +538,7 @@ def build(scale: str, seed: int = 0, strict: bool = False) -> Path:
         shutil.rmtree(doctrees, ignore_errors=True)
         stamp.unlink(missing_ok=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT)]
-    command += ["--path-output", str(place), *(["-W", "-n", "--keep-going"] if strict else [])]
+    command += ["--quiet", "--path-output", str(place), *(["-W", "-n", "--keep-going"] if strict else [])]
     subprocess.run(command, check=True, env={**os.environ, "LORARAR_RUN": scale})
     stamp.write_text(cached)
     return place / "_build" / "html" / "index.html"
