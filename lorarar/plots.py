@@ -282,7 +282,9 @@ def heatmap(
         shown = axes.imshow(values, cmap=DIVERGING, norm=TwoSlopeNorm(0, -largest, largest), aspect="auto")
     else:
         shown = axes.imshow(values, cmap=SEQUENTIAL, vmin=min(values.min(), 0), vmax=largest, aspect="auto")
-    axes.set_xticks(range(len(columns)), [fill(c, 12) for c in columns])
+    letters = max(55 // len(columns), 6)  # that a column has room for
+    names = [fill(c, letters, break_long_words=False) for c in columns]
+    axes.set_xticks(range(len(columns)), names)
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -321,6 +323,7 @@ def lines(
         axes.set_yscale("log")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
+    axes.autoscale_view()  # which matplotlib puts off; the names' places depend on it
     # Names that would overlap are pushed apart, upwards from the lowest.
     figure = axes.figure
     height = axes.get_position().height * figure.get_figheight() * 72
