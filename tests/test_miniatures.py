@@ -212,7 +212,7 @@ def test_the_base_is_saved_whole_in_half_precision(trained):
     assert pipe.vae.config.latents_mean is None  # which SDXL's pipeline takes for four channels only
 
 
-def test_the_text_encoders_of_the_base_are_those_that_were_trained(trained):
+def test_the_text_encoders_of_the_base_go_on_from_clip(trained):
     pipe = StableDiffusionXLPipeline.from_pretrained(trained / "base")
     clip = CLIPModel.from_pretrained(trained / "clip", dtype=torch.float32).eval()
     assert pipe.text_encoder.dtype == pipe.unet.dtype == torch.float32  # unless asked otherwise
@@ -220,7 +220,8 @@ def test_the_text_encoders_of_the_base_are_those_that_were_trained(trained):
     with torch.no_grad():
         theirs = clip.text_model(input_ids=ids).last_hidden_state
         ours = pipe.text_encoder(ids).last_hidden_state
-    torch.testing.assert_close(ours, theirs)
+    moved = (ours - theirs).abs().max() / theirs.abs().max()
+    assert 0 < moved < 0.2  # two steps: learned on, but began there
 
 
 def test_latents_of_the_trained_vae_are_standard(trained):
