@@ -478,8 +478,8 @@ def write_ledger(chapter: str, scale: str, found: Mapping[str, Value]) -> Path:
     return path
 
 
-def fill_cache(scale: str) -> str:
-    """Replace Jupyter Book's execution cache by the runs of one scale. Returns a hash of them.
+def fill_cache(runs: Iterable[tuple[Path, Path]]) -> str:
+    """Replace Jupyter Book's execution cache by runs (source, executed). Returns a hash of them.
 
     The cache knows a notebook by its code alone, so it is emptied every time: what is fresh is decided by
     the runs' fingerprints.
@@ -491,9 +491,9 @@ def fill_cache(scale: str) -> str:
     folder = ROOT / ".jupyter_cache"
     shutil.rmtree(folder, ignore_errors=True)
     store = get_cache(str(folder))
-    digest = hashlib.sha256(scale.encode())
-    for path in chapters():
-        executed = nbformat.read(RUNS / scale / f"{path.stem}.ipynb", as_version=4)
+    digest = hashlib.sha256()
+    for path, target in runs:
+        executed = nbformat.read(target, as_version=4)
         notebook = read_chapter(path)
         outputs = [
             cell
@@ -525,14 +525,15 @@ def build(scale: str, seed: int = 0, strict: bool = False) -> Path:
     Raises:
         subprocess.CalledProcessError: the rendering failed.
     """
+    runs = []
     for path in chapters():
         print(f"{path.stem}: executing at scale {scale}", end=" … ", flush=True)
         start = time.perf_counter()
-        run(path, scale, seed)
+        runs.append((path, run(path, scale, seed)))
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
     place = ROOT if scale == "shoebox" else ROOT / "_build" / scale
     stamp, doctrees = place / "_build" / ".rendered", place / "_build" / ".doctrees"
-    cached = fill_cache(scale)
+    cached = fill_cache(runs)
     if strict or not stamp.is_file() or stamp.read_text() != cached:
         # Sphinx reads a page again only when its source changes; here its outputs did.
         shutil.rmtree(doctrees, ignore_errors=True)
