@@ -2,7 +2,7 @@
 
 A numeral in prose must come from code (``{glue:text}``), or stand in a sentence that cites its source, or be
 named as exact in a comment of the same paragraph: ``<!-- numbers: 64 × 64, the images' size -->``. References
-(Table A1, §3), years, names with digits (SD 1.5, fp16, 3D), and all code and mathematics are no prose.
+(Table A1, §3), years, names with digits (SD 1.5, dog #2, 3D), and all code and mathematics are no prose.
 """
 
 import re
@@ -29,7 +29,7 @@ _REFERENCE = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
-    r"(?<![\w/.])(?<!\w-)(?!(?:19|20)\d\d\b)\d+(?:[.,]\d+)*(?!\w|-bit|-[A-Z])|\b(?:per cent|percent)\b"
+    r"(?<![\w/.#])(?<!\w-)(?!(?:19|20)\d\d\b)\d+(?:[.,]\d+)*(?!\w|-bit|-[A-Z])|\b(?:per cent|percent)\b"
 )
 _EXACT = re.compile(r"<!--\s*numbers:(.*?)-->", re.DOTALL)
 
