@@ -19,7 +19,7 @@ Commands = Any  # argparse's own type for what add_subparsers returns is private
 
 EXIT_STATUSES = """\
 exit status: 0 done; 2 bad input or usage, said in one line on standard error, and nothing was written;
-130 interrupted, and nothing was written"""
+130 interrupted, and nothing was written; 141 whoever read the output closed it early (a pipe to head)"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -253,6 +253,7 @@ def _merge(options: argparse.Namespace) -> None:
         flavour=options.flavour,
         mu=options.mu,
         rank=options.rank,
+        later=True,
         progress=lambda work: tqdm(work, desc=method, unit="layer", delay=2, disable=options.quiet),
     )
     dtype = getattr(torch, options.dtype) if options.dtype else None
@@ -304,7 +305,7 @@ def add_shoebox(commands: Commands) -> None:
     )
     parser.add_argument("--steps", type=int, metavar="N", help="default: the recipe's")
     parser.add_argument("--groups", type=int, metavar="N", help="drawings in groups of six; default: all")
-    parser.add_argument("--init", type=Path, metavar="DIR", help="base: a pipeline whose UNet to start from")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="vae, base: the pipeline to train on")
     parser.add_argument(
         "--rounds", type=int, metavar="N", default=1, help="measure: images per cell; default: 1"
     )
@@ -318,8 +319,11 @@ def _shoebox(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, not {value}")
-    if options.init and not (options.init / "unet").is_dir():
-        raise ValueError(f"--init {options.init}: no unet folder in it; name a folder in diffusers' layout")
+    part = {"vae": "vae", "base": "unet"}.get(options.step)
+    if options.init and part is None:
+        raise ValueError("--init goes with the steps vae and base")
+    if options.init and not (options.init / part).is_dir():
+        raise ValueError(f"--init {options.init}: no {part} folder in it; name a folder in diffusers' layout")
 
     from lorarar.models import data_folder, find_device
     from lorarar.shoebox import critic, train, world
@@ -342,7 +346,7 @@ def _shoebox(options: argparse.Namespace) -> None:
     arguments = (out, options.checkpoints, recipe, options.seed, device, groups)
     trained = {
         "clip": lambda: train.train_clip(*arguments),
-        "vae": lambda: train.train_vae(*arguments),
+        "vae": lambda: train.train_vae(*arguments, init=options.init),
         "critic": lambda: critic.train_critic(*arguments),
         "base": lambda: train.train_base(*arguments, init=options.init),
     }[options.step]()

@@ -192,8 +192,7 @@ def train_critic(
         }
     model.save(out / "critic")
     facts = {"seed": seed, "recipe": asdict(recipe), **spent, "held-out drawings": facts}
-    command = f"lorarar shoebox critic --steps {recipe.steps} --seed {seed}"
-    train.card(out / "critic", "The critic", command, json.loads(json.dumps(facts)))
+    train.card(out / "critic", "The critic", train.command("critic", recipe, seed), facts)
     return facts
 
 

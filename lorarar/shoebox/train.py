@@ -167,6 +167,12 @@ def machine() -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads"
 
 
+def command(step: str, recipe: Recipe, seed: int, init: Path | None = None) -> str:
+    """Give the command that trains a miniature this way."""
+    began = "" if init is None else f" --init {init}"
+    return f"lorarar shoebox {step} --steps {recipe.steps} --seed {seed}{began}"
+
+
 def card(folder: Path, title: str, command: str, facts: dict) -> None:
     """Write the model card README.md and card.json into `folder`: how it was made and what it measures."""
     facts = {"command": command, "world": world.source_hash(), "machine": machine()} | facts
@@ -252,8 +258,7 @@ def train_clip(out: Path, run: Path, recipe: Recipe, seed: int, device: str, gro
     miniatures.image_processor().save_pretrained(out / "clip")
     second.save_pretrained(out / "clip" / "text_encoder_2")
     facts = {"seed": seed, "recipe": asdict(recipe), **spent, "held-out drawings": facts}
-    command = f"lorarar shoebox clip --steps {recipe.steps} --seed {seed}"
-    card(out / "clip", "CLIP in miniature", command, facts)
+    card(out / "clip", "CLIP in miniature", command("clip", recipe, seed), facts)
     return facts
 
 
@@ -265,17 +270,31 @@ def psnr(first: Tensor, second: Tensor) -> Tensor:
     return 10 * torch.log10(4 / (first - second).pow(2).mean((1, 2, 3)).clamp(min=1e-9))
 
 
-def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, groups: int = GROUPS) -> dict:
+def train_vae(
+    out: Path,
+    run: Path,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    groups: int = GROUPS,
+    init: Path | None = None,
+) -> dict:
     """Train the autoencoder on reconstruction and a light KL term (Rombach et al. 2022); measure PSNR.
 
     Mean and spread of the latents go into its weights, so that diffusion works on normalised latents.
-    Writes `out`/base/vae.
+    `init`: a pipeline folder whose decoder is trained on, its latents staying as they are. Writes
+    `out`/base/vae.
     """
     images, _, _ = world.dataset(groups, seed)
     held, _, truths = world.dataset(HELD_OUT, seed + 1)
     torch.manual_seed(seed)
-    model = miniatures.vae().to(device)
-    shape = model.config.latent_channels * miniatures.LATENT**2
+    if init is None:
+        model = miniatures.vae()
+    else:
+        model = AutoencoderKL.from_pretrained(init / "vae", torch_dtype=torch.float32)
+        model.encoder.requires_grad_(False)
+        model.quant_conv.requires_grad_(False)
+    model.to(device)
 
     def loss(indices: Tensor, step: int) -> dict[str, Tensor]:
         # An autoencoder wants many steps more than large ones: quarters of images, whole ones at the end.
@@ -287,7 +306,7 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
             pixels = to_unit(images[np.sort(indices[: max(1, len(indices) // 4)].numpy())])
         pixels = pixels.to(device)
         code = model.encode(pixels).latent_dist
-        error = model.decode(code.sample()).sample - pixels
+        error = model.decode(code.sample() if init is None else code.mode()).sample - pixels
         # Hues are a small part of a pixel's error, and learned late unless large patches count too.
         patches = F.avg_pool2d(error, 8).pow(2).mean() + F.avg_pool2d(error, 2).pow(2).mean()
         # Errors of neighbouring differences weigh thin lines, which a mean over pixels forgets.
@@ -295,18 +314,20 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
             error[..., 1:, :] - error[..., :-1, :]
         ).abs().mean()
         square = error.pow(2).mean()
-        kl = code.kl().mean() / shape
+        kl = code.kl().mean() / code.mean[0].numel()
         total = error.abs().mean() + 4 * square + 4 * patches + 0.5 * edges + 2e-4 * kl
         return {"loss": total, "psnr": 10 * torch.log10(4 / square.detach()), "kl": kl.detach()}
 
-    spent = fit("vae", model, loss, len(images), recipe, run=run, seed=seed, device=device)
+    name = "vae" if init is None else "decoder"
+    spent = fit(name, model, loss, len(images), recipe, run=run, seed=seed, device=device)
     with torch.no_grad():
 
         def code(images: np.ndarray) -> Tensor:
             return model.encode(to_unit(images).to(device)).latent_dist.mode()
 
-        sample = torch.cat([code(images[i : i + 64]) for i in range(0, min(2048, len(images)), 64)])
-        miniatures.whiten(model, sample.mean((0, 2, 3)), sample.std((0, 2, 3)))
+        if init is None:
+            sample = torch.cat([code(images[i : i + 64]) for i in range(0, min(2048, len(images)), 64)])
+            miniatures.whiten(model, sample.mean((0, 2, 3)), sample.std((0, 2, 3)))
         model.half().save_pretrained(out / "base" / "vae")
         model.float()
         batches = [held[i : i + 60] for i in range(0, len(held), 60)]
@@ -319,8 +340,7 @@ def train_vae(out: Path, run: Path, recipe: Recipe, seed: int, device: str, grou
         "held-out PSNR (dB)": round(float(values.mean()), 2),
         "by family": by_family,
     }
-    command = f"lorarar shoebox vae --steps {recipe.steps} --seed {seed}"
-    card(out / "base" / "vae", "The VAE in miniature", command, facts)
+    card(out / "base" / "vae", "The VAE in miniature", command("vae", recipe, seed, init), facts)
     return facts
 
 
@@ -413,9 +433,7 @@ def train_base(
         **spent,
         "UNet parameters": sum(p.numel() for p in model.parameters()),
     }
-    init_words = f" --init {init}" if init else ""
-    command = f"lorarar shoebox base --steps {recipe.steps} --seed {seed}{init_words}"
-    card(out / "base", "The base model: SDXL in miniature", command, facts)
+    card(out / "base", "The base model: SDXL in miniature", command("base", recipe, seed, init), facts)
     return facts
 
 
