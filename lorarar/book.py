@@ -556,7 +556,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("run", "execute chapters and compare their values with the ledger"),
         ("ledger", "execute chapters and write their values into the ledger"),
         ("notebooks", "write the .ipynb sibling of every chapter, for Colab"),
-        ("cover", "draw the cover, book/_static/cover.png"),
+        ("cover", "draw the cover, book/_static/cover.webp"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         if name in ("notebooks", "cover"):
@@ -578,7 +578,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.command == "cover":
         from lorarar.plots import cover
 
-        cover().quantize(256).save(BOOK / "_static" / "cover.png", optimize=True)
+        cover().save(BOOK / "_static" / "cover.webp", quality=90, method=6)
         return 0
     try:
         find_scale(args.scale)

@@ -59,3 +59,20 @@ def test_the_cover_is_the_same_by_seed():
     small = {"subjects": ("teapot",), "styles": ("line drawing",)}
     first, again, other = (np.asarray(plots.cover(**small, seed=seed)) for seed in (0, 0, 1))
     assert (first == again).all() and (first != other).any()
+
+
+def test_contact_sheet_shows_every_pixel_and_refuses_wrong_labels():
+    images = np.full((2, 3, 8, 8, 3), (0, 90, 0), np.uint8)
+    pixels = drawn(plots.contact_sheet(images, rows=["a", "b"], columns=["x", "y", "z"], enlarge=2))
+    assert (pixels == (0, 90, 0)).all(-1).sum() == 2 * 3 * 16 * 16
+    with pytest.raises(ValueError, match="1 × 3 labels for 2 × 3 images"):
+        plots.contact_sheet(images, rows=["a"], columns=["x", "y", "z"])
+
+
+def test_frames_have_a_label_each_and_a_text_for_those_who_cannot_see():
+    frames = plots.Frames(np.zeros((3, 8, 8, 3), np.uint8), ["one", "two", "<3>"], alt='a "square"')
+    html = frames._repr_html_()
+    assert 'aria-label="a &quot;square&quot;"' in html and "one|two|&lt;3&gt;" in html and 'max="2"' in html
+    assert repr(frames) == '3 frames: a "square"'
+    with pytest.raises(ValueError, match="2 labels for 3 frames"):
+        plots.Frames(np.zeros((3, 8, 8, 3), np.uint8), ["one", "two"], alt="")
