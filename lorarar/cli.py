@@ -427,6 +427,7 @@ def _zoo(options: argparse.Namespace) -> None:
         {"count": count, "of": values},
         command=f"lorarar zoo {options.step}{f' --names {spoken}' if spoken else ''} --count {count}"
         + (f" --out {options.out}" if options.out and not options.out.is_absolute() else "")
+        + (f" --scale {options.scale}" if options.scale != "shoebox" else "")
         + (f" --record {options.record}" if options.record else ""),
         seed=options.seed,
         scale=options.scale,

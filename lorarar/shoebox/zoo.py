@@ -133,6 +133,20 @@ def pictures(name: str, count: int | None = None, seed: int = 0) -> tuple[np.nda
     return images, [words(style=name, cls=cls) for cls in classes]
 
 
+def targets(subject: str, style: str, count: int, seed: int = 0) -> np.ndarray:
+    """Draw a subject in a style: what a perfect merge would show, (count, SIZE, SIZE, 3) uint8."""
+    known = sorted(subjects.SUBJECTS).index(subject), sorted(styles.STYLES).index(style)
+    rng = np.random.default_rng([seed, 3, *known])
+    return np.stack([world.draw(subjects.SUBJECTS[subject], styles.STYLES[style], rng) for _ in range(count)])
+
+
+def rivals(name: str) -> list[str]:
+    """Return the subjects of the same class, or the styles of the same family: the easiest to mistake."""
+    if axis(name) == "subject":
+        return [n for n, other in subjects.SUBJECTS.items() if n != name and other.cls == class_of(name)]
+    return [n for n in styles.STYLES if n != name and styles.family(n) == styles.family(name)]
+
+
 def tests(name: str, count: int) -> list[str]:
     """Return `count` prompts that show whether a LoRA works: a style's name classes it was not trained on."""
     if axis(name) == "subject":
