@@ -52,7 +52,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "clip": Recipe(480, 128, 1e-3),
     "vae": Recipe(6_000, 8, 2e-3, decay=0.5, weight_decay=1e-4),
-    "base": Recipe(2_200, 32, 1e-3, decay=0.35),
+    "base": Recipe(1_900, 32, 1e-3, decay=0.35),
     "critic": Recipe(900, 96, 1e-3),
 }
 
