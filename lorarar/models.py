@@ -74,7 +74,7 @@ class Scale:
     gradient_checkpointing: bool = False
 
 
-_SHOEBOX = Recipe(rank=8, steps=300, learning_rate=1e-3, batch_size=8, warmup=20, decay=0.3)
+_SHOEBOX = Recipe(rank=8, steps=250, learning_rate=1e-3, batch_size=4, warmup=20, decay=0.3)
 _SMOKE = Recipe(rank=4, steps=4, learning_rate=1e-3, batch_size=2)
 
 # sdxl, koala and sd15 follow the papers' supplements (LoRA.rar §A1.3, ZipLoRA §1): rank 64, 1000 steps of one
@@ -100,8 +100,8 @@ SCALES: dict[str, Scale] = {
             name="shoebox",
             base="data/shoebox/base",
             size=64,
-            inference_steps=20,
-            guidance=3.0,
+            inference_steps=16,
+            guidance=4.0,
             dtype="float32",
             content=_SHOEBOX,
             style=_SHOEBOX,
