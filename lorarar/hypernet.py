@@ -103,13 +103,14 @@ class Hypernetwork(nn.Module):
         def work(names: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
             n, out = len(names), len(content[names[0]][0])
             first = self.inputs[str(2 * out)]
-            downs = [stacked([lora[layer][1] for layer in names]).to(dtype) for lora in (content, style)]
+            downs = [stacked([lora[layer][1] for layer in names]) for lora in (content, style)]
+            down = torch.cat(downs, 1).to(dtype)  # (n, 2r, in)
             # W·up, (hidden, out) × (out, r): the first layer's weights as the ranks see them.
             ranks = [
                 torch.bmm(w.expand(n, -1, -1), stacked([lora[layer][0] for layer in names]).to(dtype))
                 for lora, w in zip((content, style), first.weight.split(out, 1), strict=True)
             ]
-            hidden = torch.baddbmm(first.bias[:, None], torch.cat(ranks, 2), torch.cat(downs, 1)).relu_()
+            hidden = torch.baddbmm(first.bias[:, None], torch.cat(ranks, 2), down).relu_()
             m = torch.bmm(self.output.weight.expand(n, -1, -1), hidden)  # (n, 2, in)
             return dict(zip(names, map(tuple, (m + self.output.bias[:, None]).unbind()), strict=True))
 

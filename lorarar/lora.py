@@ -18,8 +18,9 @@ import re
 import secrets
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +80,29 @@ class LoRA(dict[str, Pair]):
     def base(self) -> str:
         """The base model the names and shapes speak of: ``SDXL``, ``KOALA``, ``SD 1.x``, ``Flux``, …"""
         return _base(self)
+
+    def made(self) -> Iterator[tuple[str, Pair]]:
+        """The layers one by one, in any order."""
+        yield from self.items()
+
+
+class Outline(LoRA):
+    """A LoRA still to be made: its layers are tensors on the device ``meta``, which have shape and type only.
+
+    ``make`` computes the layers, one by one in any order. `save_lora` writes each as it is made, so that a
+    merge of two files never holds its result; ``LoRA(outline.made())`` holds it.
+    """
+
+    def __init__(
+        self,
+        pairs: Mapping[str, Pair],
+        make: Callable[[], Iterator[tuple[str, Pair]]],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        sources: Iterable[Source] = (),
+    ) -> None:
+        super().__init__(pairs, metadata=metadata, sources=sources)
+        self.made = make
 
 
 def delta_weight(pair: Pair) -> Tensor:
@@ -690,7 +714,7 @@ def save_coefficients(
     for layer, (m_c, m_s) in coefficients.items():
         tensors[f"{layer}.content"], tensors[f"{layer}.style"] = m_c.float(), m_s.float()
     provenance = {**(metadata or {}), "format": "pt", "lorarar_version": __version__}
-    _write(tensors, dict.fromkeys(tensors, torch.float32), provenance, _target(path))
+    _write({k: (x.shape, x.dtype) for k, x in tensors.items()}, tensors.items(), provenance, _target(path))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -700,28 +724,28 @@ _NAMES = {dtype: name for name, dtype in _FLOATS.items()}
 FORMATS = ("diffusers", "kohya")
 
 
-def _keys(lora: LoRA, format: str, path: Path) -> dict[str, Tensor]:
-    """Key → tensor in the dialect to be written."""
-    tensors: dict[str, Tensor] = {}
-    base = lora.base
-    for layer, (up, down) in lora.items():
+def _keys(lora: LoRA, format: str, path: Path) -> dict[str, tuple[str, str]]:
+    """Layer → the keys of its up and down in the dialect to be written."""
+    keys: dict[str, tuple[str, str]] = {}
+    base, names = lora.base, set()
+    for layer in lora:
         if format == "kohya":
             name = _kohya_name(layer, base)
-            if not name or f"{name}.alpha" in tensors:
+            if not name or name in names:
                 raise LoRAError(
                     f"{path}: layer {_show(layer)} has no kohya name for {base}; write format diffusers"
                 )
-            tensors[f"{name}.alpha"] = torch.tensor(float(down.shape[0]))
-            tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"] = down, up
+            names.add(name)
+            keys[layer] = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
         elif re.match(r"unet\.(double|single|joint)_blocks_", layer):
             raise LoRAError(f"{path}: layer {_show(layer)} has no diffusers name; write format kohya")
         elif layer.startswith("text_encoder"):
             # diffusers' text encoder loader knows every layer in this spelling, not in the other.
             kind = "lora" if layer.endswith("text_projection") else "lora_linear_layer"
-            tensors[f"{layer}.{kind}.down.weight"], tensors[f"{layer}.{kind}.up.weight"] = down, up
+            keys[layer] = f"{layer}.{kind}.up.weight", f"{layer}.{kind}.down.weight"
         else:
-            tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"] = down, up
-    return tensors
+            keys[layer] = f"{layer}.lora_B.weight", f"{layer}.lora_A.weight"
+    return keys
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
@@ -739,43 +763,73 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _write(
-    tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], metadata: Mapping[str, str], path: Path
-) -> None:
-    """Stream tensors into a safetensors file that appears whole or not at all.
+def _fits(x: Tensor) -> bool:
+    """Whether each layer of a batch (n, …) is in half precision's range, which loses digits below 6e-5."""
+    least = 2**-13 * math.sqrt(x[0].numel())
+    sizes = torch.linalg.vector_norm(x.flatten(1), dim=1).tolist()
+    return all(least < size < 65504 or size == 0 for size in sizes)
 
-    `safetensors.torch.save_file` took four times as long, and writes in place.
+
+def rounded(up: Tensor, down: Tensor, dtype: torch.dtype, overflow: str) -> Pair:
+    """Round a batch of factors (n, out, r, …), (n, r, in, …) to ``dtype``, without loss of range.
+
+    Where a factor leaves what half precision can hold, each layer's two are first made of equal size by a
+    power of two, which leaves their product as it is.
+
+    Raises:
+        LoRAError: with the message ``overflow``, where that does not help.
     """
-    order = sorted(tensors, key=lambda key: (-dtypes[key].itemsize, key))
+    if dtype == torch.float16 and not all(x.dtype == dtype or _fits(x) for x in (up, down)):
+        up, down = (x if x.dtype == torch.float64 else x.float() for x in (up, down))
+        size_up, size_down = (
+            torch.linalg.vector_norm(x.flatten(1), dim=1) / math.sqrt(x[0].numel()) for x in (up, down)
+        )
+        ratio = torch.where((size_up > 0) & (size_down > 0), size_up / size_down, 1.0)
+        shift = torch.exp2(torch.round(torch.log2(ratio) / 2)).reshape(-1, *[1] * (up.ndim - 1))
+        up, down = up / shift, down * shift
+        if not bool((up.abs().amax() < 65504) & (down.abs().amax() < 65504)):
+            raise LoRAError(overflow)
+    return up.to(dtype), down.to(dtype)
+
+
+def _write(
+    kinds: Mapping[str, tuple[Iterable[int], torch.dtype]],
+    tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, str],
+    path: Path,
+) -> None:
+    """Stream tensors, in any order, into a safetensors file that appears whole or not at all.
+
+    ``kinds`` gives the shape and type of each before it comes. `safetensors.torch.save_file` took four times
+    as long, and writes in place.
+    """
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     at = 0
-    for key in order:
-        size = tensors[key].numel() * dtypes[key].itemsize
-        header[key] = {
-            "dtype": _NAMES[dtypes[key]],
-            "shape": list(tensors[key].shape),
-            "data_offsets": [at, at + size],
-        }
-        at += size
+    for key, (shape, dtype) in sorted(kinds.items(), key=lambda kind: (-kind[1][1].itemsize, kind[0])):
+        end = at + math.prod(shape) * dtype.itemsize
+        header[key] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [at, end]}
+        at = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
     try:
         with aside.open("xb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
-            for key in order:
-                x = tensors[key].detach().to("cpu", dtypes[key]).contiguous()
+            for key, x in tensors:
+                x = x.detach().to("cpu", kinds[key][1]).contiguous()
                 if not _finite(x):
-                    raise LoRAError(
-                        f"{path}: {_show(key)} is not finite in {_NAMES[dtypes[key]]}; "
-                        "write it as bfloat16 or float32"
-                    )
+                    raise LoRAError(_not_finite(path, key, kinds[key][1]))
+                file.seek(8 + len(text) + header[key]["data_offsets"][0])
                 file.write(x.reshape(-1).view(torch.uint8).numpy())
         os.replace(aside, path)
     except OSError as error:
         raise LoRAError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _not_finite(path: Path, key: str, dtype: torch.dtype) -> str:
+    return f"{path}: {_show(key)} is not finite in {_NAMES[dtype]}; write it as bfloat16 or float32"
 
 
 def save_lora(
@@ -789,8 +843,10 @@ def save_lora(
     """Write a LoRA as safetensors; the file appears whole or not at all.
 
     ``format`` is ``diffusers`` (``pipe.load_lora_weights`` reads it) or ``kohya`` (ComfyUI, A1111: sgm block
-    names for SDXL, alpha = rank). ``dtype`` casts every factor; without it each keeps its own. The file's
-    metadata is the LoRA's with ``metadata`` over it, the version, and name and SHA-256 of its sources.
+    names for SDXL, alpha = rank). ``dtype`` casts every factor (for float16 a layer's two are made of equal
+    size, where they would lose digits); without it each keeps its own. An `Outline` is written while it is
+    made. The file's metadata is the LoRA's with ``metadata`` over it, the version, and name and SHA-256 of
+    its sources.
 
     Raises:
         LoRAError: a name or number that the format cannot hold, or a place that cannot be written.
@@ -803,15 +859,35 @@ def save_lora(
     for layer, (up, down) in lora.items():
         _check_shapes_for_writing(path, layer, up, down, dtype)
     path = _target(path)
-    tensors = _keys(lora, format, path)
-    dtypes = {k: x.dtype if dtype is None or k.endswith(".alpha") else dtype for k, x in tensors.items()}
+    keys = _keys(lora, format, path)
+    kinds = {
+        key: (x.shape, dtype or x.dtype)
+        for layer in lora
+        for key, x in zip(keys[layer], lora[layer], strict=True)
+    }
+    alphas = {}
+    if format == "kohya":
+        for layer, (up_key, _) in keys.items():
+            alphas[up_key.replace(".lora_up.weight", ".alpha")] = torch.tensor(float(len(lora[layer][1])))
+    kinds |= {key: (x.shape, x.dtype) for key, x in alphas.items()}
+
+    def tensors(pairs: Iterator[tuple[str, Pair]]) -> Iterator[tuple[str, Tensor]]:
+        yield from alphas.items()
+        for layer, (up, down) in pairs:
+            if dtype == torch.float16 and all(_finite(x.to(dtype)) for x in (up, down)):
+                overflow = _not_finite(path, keys[layer][0], dtype)
+                up, down = (x[0] for x in rounded(up[None], down[None], dtype, overflow))
+            yield keys[layer][0], up
+            yield keys[layer][1], down
+
     # An alpha of the source's config must not be applied to factors that hold it already.
     kept = {k: v for k, v in lora.metadata.items() if k != "lora_adapter_metadata"}
     provenance = {"format": "pt", "lorarar_version": __version__}
     if lora.sources:
         sources = [{"file": source.name, "sha256": source.sha256} for source in lora.sources]
         provenance["lorarar_sources"] = json.dumps(sources)
-    _write(tensors, dtypes, {**kept, **(metadata or {}), **provenance}, path)
+    with closing(lora.made()) as pairs:
+        _write(kinds, tensors(pairs), {**kept, **(metadata or {}), **provenance}, path)
 
 
 def _check_shapes_for_writing(

@@ -15,14 +15,15 @@ on whatever device the factors are on.
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lorarar.lora import LoRA, LoRAError, Pair
+from lorarar.lora import LoRA, LoRAError, Outline, Pair, rounded
 
 if TYPE_CHECKING:
     from lorarar.hypernet import Hypernetwork
@@ -95,22 +96,28 @@ def batches(
 
 def parallel(
     work: Callable[[Any], Any], items: Sequence[Any], device: torch.device, progress: Progress = iter
-) -> list[Any]:
-    """``[work(item) for item in items]``, on a CPU with one item to a core.
+) -> Iterator[Any]:
+    """``map(work, items)``, on a CPU with one item to a core and only a few ahead of who takes them.
 
     The matrices of a layer are too small for two cores to share: LAPACK's threads would wait for each other.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or len(items) < 2:
-        return [work(item) for item in progress(items)]
+        yield from map(work, progress(items))
+        return
     # What is thread-local in torch has to be handed on.
     pool = ThreadPoolExecutor(
         threads, initializer=torch.set_grad_enabled, initargs=(torch.is_grad_enabled(),)
     )
     torch.set_num_threads(1)
     try:
-        futures = [pool.submit(work, item) for item in items]
-        return [future.result() for future in progress(futures)]
+        ahead: deque[Future[Any]] = deque()
+        for item in progress(items):
+            ahead.append(pool.submit(work, item))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
@@ -148,30 +155,9 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _fits(x: Tensor) -> bool:
-    """Whether each layer of a batch (n, …) is in half precision's range, which loses digits below 6e-5."""
-    size = torch.linalg.vector_norm(x.flatten(1), dim=1)
-    typical = size / math.sqrt(x[0].numel())
-    return bool(((size < 65504) & ((typical > 2**-13) | (size == 0))).all())
-
-
-def _rounded(up: Tensor, down: Tensor, dtype: torch.dtype, where: str) -> Pair:
-    """Round a batch of factors (n, out, r), (n, r, in) to ``dtype``, without loss of range.
-
-    Where a factor leaves what half precision can hold, each layer's two are first made of equal size by a
-    power of two, which leaves their product as it is.
-    """
-    if dtype == torch.float16 and not all(x.dtype == dtype or _fits(x) for x in (up, down)):
-        up, down = up.float(), down.float()
-        size_up, size_down = (
-            torch.linalg.vector_norm(x.flatten(1), dim=1) / math.sqrt(x[0].numel()) for x in (up, down)
-        )
-        ratio = torch.where((size_up > 0) & (size_down > 0), size_up / size_down, 1.0)
-        shift = torch.exp2(torch.round(torch.log2(ratio) / 2)).reshape(-1, *[1] * (up.ndim - 1))
-        up, down = up / shift, down * shift
-        if not bool((up.abs().amax() < 65504) & (down.abs().amax() < 65504)):
-            raise LoRAError(f"layer {where}: the merged update overflows float16; use smaller weights")
-    return up.to(dtype), down.to(dtype)
+def _rounded(up: Tensor, down: Tensor, dtype: torch.dtype, layer: str) -> Pair:
+    overflow = f"layer {layer}: the merged update overflows float16; use smaller weights"
+    return rounded(up, down, dtype, overflow)
 
 
 def _weighted(layer: str, pair: Pair, weight: float, dtype: torch.dtype | None = None) -> Pair:
@@ -204,22 +190,23 @@ def _ordered(content: LoRA, style: LoRA, pairs: Mapping[str, Pair], **metadata: 
 
 
 def _gated(
-    content: LoRA, style: LoRA, gates: Gates, rest: float, content_weight: float, style_weight: float
+    content: LoRA,
+    style: LoRA,
+    gates: Gates,
+    rest: float,
+    content_weight: float,
+    style_weight: float,
+    later: bool,
 ) -> LoRA:
     """The concatenation along the rank, columns weighed by ``gates`` where given, by ``rest`` elsewhere."""
     shared = matching(content, style)
-    merged = _one_sided(content, style, content_weight, style_weight)
+    sides = ((content, content_weight), (style, style_weight))
 
-    def room(names: list[str]) -> Pair:
-        (up_c, down_c), (_, down_s) = content[names[0]], style[names[0]]
-        dtype, rank = torch.promote_types(down_c.dtype, down_s.dtype), len(down_c) + len(down_s)
-        up = up_c.new_empty(len(names), len(up_c), rank, *up_c.shape[2:], dtype=dtype)
-        return up, down_c.new_empty(len(names), rank, *down_c.shape[1:], dtype=dtype)
-
-    def work(batch: tuple[list[str], Pair]) -> None:
-        names, (up_out, down_out) = batch
+    @torch.no_grad()
+    def work(names: list[str]) -> list[tuple[str, Pair]]:
+        dtype = torch.promote_types(content[names[0]][1].dtype, style[names[0]][1].dtype)
         ups, downs = [], []
-        for which, (side, weight) in enumerate(((content, content_weight), (style, style_weight))):
+        for which, (side, weight) in enumerate(sides):
             up = stacked([side[layer][0] for layer in names])
             down = stacked([side[layer][1] for layer in names])
             if names[0] in gates:
@@ -227,35 +214,48 @@ def _gated(
                 down = down.to(_wide(down.dtype)) * (m.to(down.device, _wide(down.dtype)) * weight)
             elif weight * rest != 1:
                 down = down.to(_wide(down.dtype)) * (weight * rest)
-            up, down = _rounded(up, down, up_out.dtype, names[0])
+            up, down = _rounded(up, down, dtype, names[0])
             ups.append(up)
             downs.append(down)
-        torch.cat(ups, 2, out=up_out)
-        torch.cat(downs, 1, out=down_out)
+        return list(zip(names, zip(torch.cat(ups, 2), torch.cat(downs, 1), strict=True), strict=True))
 
-    # Memory for the results is taken before the work takes its own, so that the two do not lie mixed.
-    todo = [
-        (names, room(names))
-        for gated in (True, False)
-        for names in batches(content, style, [layer for layer in shared if (layer in gates) == gated])
-    ]
-    with torch.no_grad():
-        parallel(work, todo, content[shared[0]][0].device)
-    for names, (ups, downs) in todo:
-        merged.update(zip(names, zip(ups.unbind(), downs.unbind(), strict=True), strict=True))
-    return _ordered(content, style, merged)
+    def make() -> Iterator[tuple[str, Pair]]:
+        yield from _one_sided(content, style, content_weight, style_weight).items()
+        for gated in (True, False):
+            todo = list(batches(content, style, [layer for layer in shared if (layer in gates) == gated]))
+            for pairs in parallel(work, todo, content[shared[0]][0].device):
+                yield from pairs
+
+    if not later:
+        return _ordered(content, style, dict(make()))
+    outline = {}
+    for layer in [*content, *(layer for layer in style if layer not in content)]:
+        pairs = [side[layer] for side, _ in sides if layer in side]
+        dtype = torch.promote_types(pairs[0][1].dtype, pairs[-1][1].dtype)
+        (up, down), rank = pairs[0], sum(len(down) for _, down in pairs)
+        up_shape, down_shape = (len(up), rank, *up.shape[2:]), (rank, *down.shape[1:])
+        outline[layer] = tuple(torch.empty(s, dtype=dtype, device="meta") for s in (up_shape, down_shape))
+    return Outline(outline, make, sources=(*content.sources, *style.sources))
 
 
 # ---------------------------------------------------------------------------------------------------------
 # Methods that weigh columns
 
 
-def direct(content: LoRA, style: LoRA, *, content_weight: float = 1.0, style_weight: float = 1.0) -> LoRA:
+def direct(
+    content: LoRA,
+    style: LoRA,
+    *,
+    content_weight: float = 1.0,
+    style_weight: float = 1.0,
+    later: bool = False,
+) -> LoRA:
     """The weighted sum w_c·ΔW_c + w_s·ΔW_s, exact, of rank r_c + r_s; linear layers and convolutions alike.
 
-    A layer that only one adapter has is kept with that adapter's weight.
+    A layer that only one adapter has is kept with that adapter's weight. With ``later`` the factors are
+    computed when the result is saved (`Outline`).
     """
-    return _gated(content, style, {}, 1.0, content_weight, style_weight)
+    return _gated(content, style, {}, 1.0, content_weight, style_weight, later)
 
 
 def ziplora(
@@ -266,11 +266,13 @@ def ziplora(
     rest: str = "average",
     content_weight: float = 1.0,
     style_weight: float = 1.0,
+    later: bool = False,
 ) -> LoRA:
     """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with given coefficients (ZipLoRA, arXiv 2311.13600, eq. 3); exact.
 
     Shared layers without coefficients (text encoders among them) are averaged, (ΔW_c + ΔW_s) / 2, or with
-    ``rest="sum"`` added; a layer that only one adapter has is kept. The weights multiply all of it.
+    ``rest="sum"`` added; a layer that only one adapter has is kept. The weights multiply all of it. ``later``
+    as in `direct`.
 
     Raises:
         LoRAError: coefficients for a layer that is not in both adapters or has another number of columns.
@@ -290,7 +292,7 @@ def ziplora(
                 f"({down.shape[1]},) for each side; were they made for this base model?"
             )
     merged = _gated(
-        content, style, coefficients, 0.5 if rest == "average" else 1.0, content_weight, style_weight
+        content, style, coefficients, 0.5 if rest == "average" else 1.0, content_weight, style_weight, later
     )
     merged.metadata["lorarar_coefficients"] = json.dumps(summary(coefficients))
     return merged
@@ -305,20 +307,23 @@ def lorarar(
     rest: str = "average",
     content_weight: float = 1.0,
     style_weight: float = 1.0,
+    later: bool = False,
 ) -> LoRA:
     """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with coefficients from the hypernetwork (LoRA.rar, arXiv 2412.05148).
 
     ``parts`` of the UNet's attention get coefficients; every other shared layer is averaged as in the paper
     or, with ``rest="sum"``, added as in the authors' released code. A layer of one adapter only is kept.
+    ``later`` as in `direct`; the coefficients are computed at once.
 
     Raises:
         LoRAError: no layer that the hypernetwork can work on, or one with a column length it does not know.
     """
     with torch.no_grad():
         coefficients = hypernetwork.coefficients(content, style, parts=parts)
-        return ziplora(
-            content, style, coefficients, rest=rest, content_weight=content_weight, style_weight=style_weight
-        )
+    return ziplora(
+        content, style, coefficients, rest=rest, content_weight=content_weight, style_weight=style_weight,
+        later=later,
+    )  # fmt: skip
 
 
 def summary(coefficients: Gates) -> dict[str, list[float]]:
@@ -664,6 +669,7 @@ def merge(
     mu: float = 0.5,
     directions: int | None = None,
     rank: int | None = None,
+    later: bool = False,
     progress: Progress = iter,
 ) -> LoRA:
     """Merge a content and a style LoRA by one of `METHODS`; each method's own function says what it does.
@@ -672,7 +678,8 @@ def merge(
     ``density``, ``seed`` and ``flavour`` to ``ties``, ``dare`` and ``dare-ties``; ``mu`` and ``directions``
     to ``np-lora``. ``rank`` compresses the result (`compress`); ties and dare on ΔW go to it directly. The
     inputs are left as they are. The result's metadata holds the method, its options and a summary of the
-    coefficients.
+    coefficients. With ``later`` the methods that only weigh columns, unless a rank is given, compute their
+    factors when the result is saved (`Outline`): the result is never held in memory.
 
     Raises:
         LoRAError: unknown method or option, adapters that do not match, or something the method needs is
@@ -687,19 +694,20 @@ def merge(
         raise LoRAError(f"rank {rank}: expected at least 1")
     parts = tuple(parts)
     options: dict[str, Any]
+    later = later and rank is None
     if method == "direct":
         options = {}
-        merged = direct(content, style, **weights)
+        merged = direct(content, style, **weights, later=later)
     elif method == "lorarar":
         if hypernetwork is None:
             raise LoRAError("method lorarar needs a hypernetwork; give one, or use method direct")
         options = {"parts": parts, "rest": rest}
-        merged = lorarar(content, style, hypernetwork, **options, **weights)
+        merged = lorarar(content, style, hypernetwork, **options, **weights, later=later)
     elif method == "ziplora":
         if coefficients is None:
             raise LoRAError("method ziplora needs coefficients; optimise them first, or use method direct")
         options = {"rest": rest}
-        merged = ziplora(content, style, coefficients, **options, **weights)
+        merged = ziplora(content, style, coefficients, **options, **weights, later=later)
     elif method == "np-lora":
         options = {"mu": mu, "directions": directions}
         merged = np_lora(content, style, **options, **weights, progress=progress)

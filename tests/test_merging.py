@@ -8,11 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from lorarar import Hypernetwork, merge, save_lora
 from lorarar.hypernet import layers_of
-from lorarar.lora import LoRA, LoRAError, delta_weight
+from lorarar.lora import LoRA, LoRAError, Outline, delta_weight, load_lora
 from lorarar.merging import (
     METHODS,
     compress,
@@ -564,3 +565,72 @@ def test_a_merged_file_gives_the_images_of_two_active_adapters(tmp_path, weights
     one = image(pipe)
     assert float((two - plain).abs().max()) > 1e-2  # the adapters do something
     assert float((one - two).abs().max()) <= 1e-5
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Files
+
+
+@pytest.mark.parametrize("format", ["diffusers", "kohya"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("method", ["direct", "lorarar", "ziplora"])
+def test_written_while_it_is_made_it_is_the_same_file(method, threads, format, tmp_path):
+    names = [f"unet.down_blocks.1.attentions.0.transformer_blocks.{n}.attn1.{m}" for n in (0, 1, 2)
+             for m in ("to_q", "to_k")]  # fmt: skip
+    shapes = dict.fromkeys(names, (24, 24))
+    content, style = adapter(1, 4, torch.float16, shapes), adapter(2, 6, torch.float16, shapes)
+    del style[names[-1]], content[names[0]]  # a layer that only one of them has
+    gates = {names[2]: (torch.rand(24), torch.rand(24))}
+    options = {"lorarar": {"hypernetwork": Hypernetwork([48], 8)}, "ziplora": {"coefficients": gates}}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for later in (False, True):
+            merged = merge(content, style, method, content_weight=0.7, later=later, **options.get(method, {}))
+            assert isinstance(merged, Outline) == later
+            save_lora(merged, tmp_path / f"{later}.safetensors", format=format)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    whole = (tmp_path / "False.safetensors").read_bytes()
+    assert whole == (tmp_path / "True.safetensors").read_bytes()
+
+
+def test_what_goes_wrong_while_it_is_made_leaves_nothing(tmp_path):
+    huge = adapter(1, dtype=torch.float16)
+    merged = direct(huge, huge, content_weight=1e9, later=True)
+    with pytest.raises(LoRAError, match="overflows float16"):
+        save_lora(merged, tmp_path / "out.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rank_and_pruning_methods_are_made_at_once():
+    for options in ({"rank": 2}, {"method": "ties"}):
+        assert not isinstance(merge(adapter(1), adapter(2), later=True, **options), Outline)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_alpha_1_at_rank_64_is_exact_in_a_float16_file(tmp_path, later):
+    """alpha / rank = 1/64 takes up, 3e-4, to where half precision has no digits left."""
+    shapes = {LAYER: (96, 80)}
+    raw = [adapter(seed, 64, torch.float16, shapes, up=3e-4) for seed in (1, 2)]
+    sides = []
+    for number, lora in enumerate(raw):
+        name = "lora_unet_" + LAYER.removeprefix("unet.").replace(".", "_")
+        up, down = lora[LAYER]
+        tensors = {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}
+        save_file({**tensors, f"{name}.alpha": torch.tensor(1.0)}, tmp_path / f"{number}.safetensors")
+        sides.append(load_lora(tmp_path / f"{number}.safetensors"))
+    save_lora(direct(*sides, later=later), tmp_path / "out.safetensors")
+    written = load_lora(tmp_path / "out.safetensors")
+    assert {x.dtype for x in written[LAYER]} == {torch.float16}
+    assert error(written, LAYER, sum(exact(lora, LAYER) for lora in raw) / 64) <= 2e-3
+
+
+def test_casting_to_float16_keeps_small_numbers(tmp_path):
+    lora = adapter(1, up=1e-7)
+    save_lora(lora, tmp_path / "half.safetensors", dtype=torch.float16)
+    written = load_lora(tmp_path / "half.safetensors")
+    for layer in SHAPES:
+        assert written[layer][0].dtype == torch.float16
+        assert error(written, layer, exact(lora, layer)) <= 2e-3
