@@ -22,10 +22,12 @@ from tqdm import tqdm
 
 from lorarar.dreambooth import Batch, draw, encode, train_lora
 from lorarar.lora import LoRA, LoRAError, load_lora, save_lora
-from lorarar.models import Scale, data_folder, find_scale, generate, load_pipeline, loaded
+from lorarar.models import Scale, _quiet, data_folder, find_scale, generate, load_pipeline, loaded
 from lorarar.shoebox import styles, subjects, world
-from lorarar.shoebox.critic import Critic, prompt
 from lorarar.shoebox.scene import SIZE
+
+with _quiet():  # the training code behind the critic imports pipelines, which speak of torchvision
+    from lorarar.shoebox.critic import Critic, prompt
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
