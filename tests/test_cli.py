@@ -228,10 +228,12 @@ def process(*arguments, code="import sys; from lorarar.cli import main; sys.exit
 
 def test_interrupting_leaves_nothing_and_exits_130(pair, tmp_path):
     slow = (
-        "import sys, time, lorarar.lora as l, lorarar.cli\n"
+        "import sys, threading, time, lorarar.lora as l, lorarar.cli\n"
         "write = l._finite\n"
         "def stop(x):\n"
-        "    if list(l.Path(sys.argv[-1]).glob('.out*')): print('writing', flush=True); time.sleep(60)\n"
+        "    writer = threading.current_thread() is threading.main_thread()\n"
+        "    if writer and list(l.Path(sys.argv[-1]).glob('.out*')):\n"
+        "        print('writing', flush=True); time.sleep(60)\n"
         "    return write(x)\n"
         "l._finite = stop\n"
         "sys.exit(lorarar.cli.main(sys.argv[1:-1]))"
