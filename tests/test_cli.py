@@ -228,7 +228,9 @@ def process(*arguments, code="import sys; from lorarar.cli import main; sys.exit
 
 def test_interrupting_leaves_nothing_and_exits_130(pair, tmp_path):
     slow = (
-        "import sys, threading, time, lorarar.lora as l, lorarar.cli\n"
+        "import signal, sys, threading, time, lorarar.lora as l, lorarar.cli\n"
+        # A shell lets its background jobs ignore Ctrl-C, and the tests may be one.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "write = l._finite\n"
         "def stop(x):\n"
         "    writer = threading.current_thread() is threading.main_thread()\n"
