@@ -196,12 +196,6 @@ def train_critic(
     return facts
 
 
-def prompt(cls: str, family: str) -> str:
-    """Say what to draw, in the captions' words: "a dog in watercolor painting style", "a photo of a dog"."""
-    article = "an" if cls[0] in "aeiou" else "a"
-    return f"a photo of {article} {cls}" if family == "photo" else f"{article} {cls} in {family} style"
-
-
 def measure_base(out: Path, rounds: int = 1, seed: int = 0, device: str | None = None) -> dict:
     """Let the critic judge the base model on every class × every family, and write the contact sheet.
 
@@ -214,7 +208,7 @@ def measure_base(out: Path, rounds: int = 1, seed: int = 0, device: str | None =
     began = time.monotonic()
     images = generate(
         pipe,
-        [prompt(c, f) for c, f in cells],
+        [world.prompt(c, f) for c, f in cells],
         [seed * 1_000_000 + i for i in range(len(cells))],
         batch_size=32,
         progress=True,

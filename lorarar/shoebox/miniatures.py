@@ -113,8 +113,8 @@ def image_processor() -> CLIPImageProcessor:
     )
 
 
-def vae(channels: tuple[int, ...] = (16, 32, 64), latents: int = 16) -> AutoencoderKL:
-    """Build the autoencoder: (3, 64, 64) to (16, 16, 16) and back."""
+def vae(channels: tuple[int, ...] = (16, 32, 64), latents: int = 12) -> AutoencoderKL:
+    """Build the autoencoder: (3, 64, 64) to (12, 16, 16) and back."""
     depth = len(channels)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * depth,
@@ -131,26 +131,67 @@ def vae(channels: tuple[int, ...] = (16, 32, 64), latents: int = 16) -> Autoenco
 
 
 @torch.no_grad()
-def whiten(autoencoder: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
-    """Build the latents' `mean` and `std`, (channels,) each, into the autoencoder; they become 0 and 1.
+def sensitivity(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Measure how far pixels move with a latent: M = E[JᵀJ], (channels, channels), J the decoder's Jacobian.
 
-    The 1 × 1 convolutions on either side of the latents take them up exactly. In the config, as
-    `latents_mean`, they would be of no use: diffusers' SDXL pipeline reads them for four channels only.
+    A step d of one latent vector changes the picture by √(dᵀMd), as a sum over pixels and colours.
+    latents: (n, channels, h, w).
+    """
+    n, channels, height, width = latents.shape
+    total = torch.zeros(channels, channels, device=latents.device)
+    places = torch.zeros(height, width, device=latents.device)
+    places[1::4, 1::4] = 0.05  # far enough apart that what they change does not overlap
+    for some in latents.split(32):
+        changes = []
+        for channel in range(channels):
+            step = torch.zeros_like(some)
+            step[:, channel] = places
+            change = autoencoder.decode(some + step).sample - autoencoder.decode(some - step).sample
+            changes.append(change.flatten() / 0.1)
+        changes = torch.stack(changes)
+        total += changes @ changes.T
+    return total / (n * (places > 0).sum())
+
+
+@torch.no_grad()
+def align(autoencoder: AutoencoderKL, latents: Tensor) -> list[float]:
+    """Turn and scale the latents so that distances between latents are distances between pictures.
+
+    Channels then come in the order of what they show, colour first, texture last, each as large as what it
+    shows; all together have unit variance. The 1 × 1 convolutions on either side of the latents take the
+    change up exactly, the decoded pictures stay. (diffusers' SDXL pipeline would read `latents_mean` of a
+    config for four channels only.) latents: a sample (n, channels, h, w). Returns the standard deviation of
+    each channel.
     """
     both, back = autoencoder.quant_conv, autoencoder.post_quant_conv
-    back.bias += back.weight[:, :, 0, 0] @ mean
-    back.weight *= std.view(1, -1, 1, 1)
-    n = len(mean)  # means are the first n channels, log variances the others
-    both.weight[:n] /= std.view(-1, 1, 1, 1)
-    both.bias[:n] = (both.bias[:n] - mean) / std
-    both.bias[n:] -= 2 * std.log()
+    channels = latents.shape[1]
+    flat = latents.double().permute(1, 0, 2, 3).flatten(1)
+    mean, covariance = flat.mean(1), torch.cov(flat)
+    metric = sensitivity(autoencoder, latents[:256]).double()
+    # M = RRᵀ makes y = Rᵀz a picture's distance; the eigenvectors of y's covariance are the channels.
+    root = torch.linalg.cholesky(metric + 1e-6 * metric.diagonal().mean() * torch.eye(channels).to(metric))
+    variance, axes = torch.linalg.eigh(root.T @ covariance @ root)
+    variance, axes = variance.flip(0), axes.flip(1)
+    scale = (channels / variance.sum()).sqrt()
+    turn = scale * axes.T @ root.T
+    undo = torch.linalg.inv(turn)
+    weight, bias = both.weight[:, :, 0, 0].double(), both.bias.double()
+    back.bias += (back.weight[:, :, 0, 0].double() @ mean).to(back.bias)
+    back.weight[:, :, 0, 0] = (back.weight[:, :, 0, 0].double() @ undo).to(back.weight)
+    both.weight[:channels, :, 0, 0] = (turn @ weight[:channels]).to(both.weight)
+    both.bias[:channels] = (turn @ (bias[:channels] - mean)).to(both.bias)
+    # Variances of the posterior are told only up to what a turn leaves diagonal: keep their mean.
+    spread = torch.linalg.vector_norm(turn, dim=1).square().log()
+    both.weight[channels:, :, 0, 0] = weight[channels:].mean(0).expand(channels, -1).to(both.weight)
+    both.bias[channels:] = (bias[channels:].mean() + spread).to(both.bias)
+    return [round(float(v), 3) for v in scale * variance.sqrt()]
 
 
 def unet(
     context: int,
     channels: tuple[int, ...] = (64, 128, 192),
-    layers: tuple[int, ...] = (1, 1, 2),
-    latents: int = 16,
+    layers: tuple[int, ...] = (1, 1, 1),
+    latents: int = 12,
 ) -> UNet2DConditionModel:
     """Build SDXL's UNet in miniature: no attention at full size, transformers below, size and crop as input.
 

@@ -29,6 +29,8 @@ from lorarar.shoebox import miniatures, world
 
 GROUPS = 8_000
 """Groups of drawings (six images each) that the miniatures are trained on."""
+KL = 2e-5
+"""Weight of the VAE's KL term, in nats per latent. With ten times as much, half of the channels fall silent."""
 HELD_OUT = 200
 """Groups of drawings, from the next seed, that measurements are made on."""
 
@@ -63,6 +65,14 @@ def rate(step: int, recipe: Recipe) -> float:
     return min(1.0, (step + 1) / max(1, recipe.warmup), max(0.0, falling))
 
 
+def has_bfloat16(device: str) -> bool:
+    """Tell whether `device` multiplies bfloat16 faster than float32."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.device(device).type == "cpu" and bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file aside, then put it in place at once: a kill leaves the old file or the new."""
     aside = path.with_name(f"{path.name}.{os.getpid()}")
@@ -92,6 +102,7 @@ def fit(
     """
     run.mkdir(parents=True, exist_ok=True)
     state_file, log_file = run / f"{name}.pt", run / f"{name}.jsonl"
+    half = has_bfloat16(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
@@ -134,7 +145,8 @@ def fit(
         indices = torch.from_numpy((starts[:, None] * group + np.arange(group)).ravel())
         for settings in optimiser.param_groups:
             settings["lr"] = recipe.learning_rate * rate(step, recipe)
-        terms = loss(indices, step)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            terms = loss(indices, step)
         optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -281,7 +293,7 @@ def train_vae(
 ) -> dict:
     """Train the autoencoder on reconstruction and a light KL term (Rombach et al. 2022); measure PSNR.
 
-    Mean and spread of the latents go into its weights, so that diffusion works on normalised latents.
+    At the end its latents are aligned (`miniatures.align`), so that diffusion's loss weighs what one sees.
     `init`: a pipeline folder whose decoder is trained on, its latents staying as they are. Writes
     `out`/base/vae.
     """
@@ -306,7 +318,7 @@ def train_vae(
             pixels = to_unit(images[np.sort(indices[: max(1, len(indices) // 4)].numpy())])
         pixels = pixels.to(device)
         code = model.encode(pixels).latent_dist
-        error = model.decode(code.sample() if init is None else code.mode()).sample - pixels
+        error = model.decode(code.sample() if init is None else code.mode()).sample.float() - pixels
         # Hues are a small part of a pixel's error, and learned late unless large patches count too.
         patches = F.avg_pool2d(error, 8).pow(2).mean() + F.avg_pool2d(error, 2).pow(2).mean()
         # Errors of neighbouring differences weigh thin lines, which a mean over pixels forgets.
@@ -315,11 +327,12 @@ def train_vae(
         ).abs().mean()
         square = error.pow(2).mean()
         kl = code.kl().mean() / code.mean[0].numel()
-        total = error.abs().mean() + 4 * square + 4 * patches + 0.5 * edges + 2e-4 * kl
+        total = error.abs().mean() + 4 * square + 4 * patches + 0.5 * edges + KL * kl
         return {"loss": total, "psnr": 10 * torch.log10(4 / square.detach()), "kl": kl.detach()}
 
     name = "vae" if init is None else "decoder"
     spent = fit(name, model, loss, len(images), recipe, run=run, seed=seed, device=device)
+    facts: dict = {"seed": seed, "recipe": asdict(recipe), **spent}
     with torch.no_grad():
 
         def code(images: np.ndarray) -> Tensor:
@@ -327,19 +340,13 @@ def train_vae(
 
         if init is None:
             sample = torch.cat([code(images[i : i + 64]) for i in range(0, min(2048, len(images)), 64)])
-            miniatures.whiten(model, sample.mean((0, 2, 3)), sample.std((0, 2, 3)))
+            facts["spread of the latents"] = miniatures.align(model, sample)
         model.half().save_pretrained(out / "base" / "vae")
         model.float()
         batches = [held[i : i + 60] for i in range(0, len(held), 60)]
         values = torch.cat([psnr(to_unit(x), model.decode(code(x)).sample.cpu()) for x in batches])
     by_family = {f: round(float(values[truths[:, 1] == k].mean()), 2) for k, f in enumerate(world.FAMILIES)}
-    facts = {
-        "seed": seed,
-        "recipe": asdict(recipe),
-        **spent,
-        "held-out PSNR (dB)": round(float(values.mean()), 2),
-        "by family": by_family,
-    }
+    facts |= {"held-out PSNR (dB)": round(float(values.mean()), 2), "by family": by_family}
     card(out / "base" / "vae", "The VAE in miniature", command("vae", recipe, seed, init), facts)
     return facts
 
@@ -414,7 +421,7 @@ def train_base(
         t = torch.randint(1000, (len(indices),), device=device)
         noisy = noise_schedule.add_noise(clean, noise, t)
         target = noise_schedule.get_velocity(clean, noise, t)
-        guess = model(noisy, t, hidden, added_cond_kwargs=added).sample
+        guess = model(noisy, t, hidden, added_cond_kwargs=added).sample.float()
         return {"loss": F.mse_loss(guess, target)}
 
     together = nn.ModuleList([model, first, second])

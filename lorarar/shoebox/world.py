@@ -44,6 +44,17 @@ def draw(identity: Identity, style: Style, rng: np.random.Generator, pose: Pose 
     return reduce(styles.paint(view, style, rng))
 
 
+def prompt(described: str, family: str, photo: bool = True) -> str:
+    """Say what to draw: "a dog in watercolor painting style", "a photo of a dog".
+
+    photo: whether what has no other style is called a photo.
+    """
+    article = "an" if described[0] in "aeiou" else "a"
+    if family != "photo":
+        return f"{article} {described} in {family} style"
+    return f"a photo of {article} {described}" if photo else f"{article} {described}"
+
+
 def caption(identity: Identity, style: Style, rng: np.random.Generator) -> str:
     """Describe a drawing in the words the prompts use: "a red and white dog in watercolor painting style".
 
@@ -53,10 +64,7 @@ def caption(identity: Identity, style: Style, rng: np.random.Generator) -> str:
     described = subjects.words(identity) if rng.random() < 0.6 else identity.cls
     if rng.random() < 0.05:
         described = f"{rng.choice(RARE_TOKENS)} {described}"
-    article = "an" if described[0] in "aeiou" else "a"
-    if style.family != "photo":
-        return f"{article} {described} in {style.family} style"
-    return f"a photo of {article} {described}" if rng.random() < 0.4 else f"{article} {described}"
+    return prompt(described, style.family, photo=style.family == "photo" and rng.random() < 0.4)
 
 
 def draw_group(seed: int, index: int) -> tuple[np.ndarray, list[list[str]], list[Truth]]:

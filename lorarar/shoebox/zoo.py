@@ -27,7 +27,7 @@ from lorarar.shoebox import styles, subjects, world
 from lorarar.shoebox.scene import SIZE
 
 with _quiet():  # the training code behind the critic imports pipelines, which speak of torchvision
-    from lorarar.shoebox.critic import Critic, prompt
+    from lorarar.shoebox.critic import Critic
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -118,8 +118,8 @@ def words(subject: str | None = None, style: str | None = None, cls: str | None 
     """
     shown = f"{RARE} {class_of(subject)}" if subject else str(cls)
     if style:
-        return prompt(shown, styles.family(style))
-    return f"a {shown}" if subject else prompt(shown, "photo")
+        return world.prompt(shown, styles.family(style))
+    return f"a {shown}" if subject else world.prompt(shown, "photo")
 
 
 def pictures(name: str, count: int | None = None, seed: int = 0) -> tuple[np.ndarray, list[str]]:
