@@ -113,8 +113,8 @@ def image_processor() -> CLIPImageProcessor:
     )
 
 
-def vae(channels: tuple[int, ...] = (16, 32, 64), latents: int = 12) -> AutoencoderKL:
-    """Build the autoencoder: (3, 64, 64) to (12, 16, 16) and back."""
+def vae(channels: tuple[int, ...] = (16, 32, 64), latents: int = 16) -> AutoencoderKL:
+    """Build the autoencoder: (3, 64, 64) to (16, 16, 16) and back."""
     depth = len(channels)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * depth,
@@ -168,8 +168,10 @@ def align(autoencoder: AutoencoderKL, latents: Tensor) -> list[float]:
     flat = latents.double().permute(1, 0, 2, 3).flatten(1)
     mean, covariance = flat.mean(1), torch.cov(flat)
     metric = sensitivity(autoencoder, latents[:256]).double()
+    # What hardly shows still keeps some size, so that errors in it stay near what the decoder has seen.
+    metric += 1e-4 * metric.diagonal().mean() * torch.eye(channels).to(metric)
     # M = RRᵀ makes y = Rᵀz a picture's distance; the eigenvectors of y's covariance are the channels.
-    root = torch.linalg.cholesky(metric + 1e-6 * metric.diagonal().mean() * torch.eye(channels).to(metric))
+    root = torch.linalg.cholesky(metric)
     variance, axes = torch.linalg.eigh(root.T @ covariance @ root)
     variance, axes = variance.flip(0), axes.flip(1)
     scale = (channels / variance.sum()).sqrt()
@@ -191,7 +193,7 @@ def unet(
     context: int,
     channels: tuple[int, ...] = (64, 128, 192),
     layers: tuple[int, ...] = (1, 1, 1),
-    latents: int = 12,
+    latents: int = 16,
 ) -> UNet2DConditionModel:
     """Build SDXL's UNet in miniature: no attention at full size, transformers below, size and crop as input.
 
