@@ -132,7 +132,7 @@ def optimise(
                 if callback:
                     callback(step + 1, values)
     found = flat.detach().cpu()
-    if not bool(found.isfinite().all()):
+    if not bool(found.isfinite().all()) or not bool(history.isfinite().all()):
         raise ValueError("the optimisation diverged: choose a smaller learning rate, or full precision")
     columns = dict(zip(("content", "style", "similarity"), history.T.tolist(), strict=True))
     return {layer: (m_c.clone(), m_s.clone()) for layer, (m_c, m_s) in gates(found).items()}, columns
