@@ -13,16 +13,18 @@ layer's input: y = W x + B_c A_c (m_c ⊙ x) + B_s A_s (m_s ⊙ x). No dense ΔW
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lorarar.dreambooth import Batch, Images, draw, encode, read_images
-from lorarar.lora import LoRA, LoRAError, Pair
+from lorarar.dreambooth import Batch, Images, draw, encode, image_files, read_captions, read_images
+from lorarar.lora import LoRA, LoRAError, Pair, load_lora
 from lorarar.merging import RESTS, Gates, batches, matching, stacked
 from lorarar.models import check_fit
 
@@ -395,6 +397,58 @@ def check_settings(*, learning_rate: float, similarity: float, measure: str, res
     for name, value, known in (("measure", measure, MEASURES), ("rest", rest, RESTS)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+
+
+def read_trained(
+    lora: str | Path, images: str | Path, prompt: str | None = None, captions: str | Path | None = None
+) -> Trained:
+    """Read a LoRA file, a folder of images, and one prompt or a file of captions (`read_captions`).
+
+    Raises:
+        ValueError: in one line, if one of them cannot be used, or not just one of the last two is given.
+    """
+    files = image_files(images)
+    if (prompt is None) == (captions is None):
+        raise ValueError(f"{lora}: give either the prompt it was trained with, or a file of captions")
+    words = prompt if captions is None else read_captions(captions, [file.name for file in files])
+    return Trained(load_lora(lora), read_images(files), words, Path(lora).name)
+
+
+def read_list(file: str | Path) -> list[Trained]:
+    """Read LoRAs with their images from JSON lines of ``{"lora": …, "images": …, "prompt": …}``.
+
+    Instead of a prompt, ``"captions"`` names a file of captions. Paths are relative to the list's folder.
+
+    Raises:
+        ValueError: in one line, if the list or something it names cannot be used.
+    """
+    file = Path(file)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the list {file}: {error}") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            known = isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values())
+        except ValueError:
+            known = False
+        if not known or not {"lora", "images"} <= set(entry) <= {"lora", "images", "prompt", "captions"}:
+            raise ValueError(
+                f'{file}, line {number}: expected {{"lora": "…", "images": "…", "prompt": "…"}}, '
+                f"found {line[:80]!r}"
+            )
+        places = {key: file.parent / value for key, value in entry.items() if key != "prompt"}
+        try:
+            found.append(read_trained(**places, prompt=entry.get("prompt")))
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number}: {error}") from error
+    if not found:
+        raise ValueError(f"{file}: names no LoRA")
+    return found
 
 
 def opened(trained: Trained) -> Trained:

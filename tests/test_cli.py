@@ -143,6 +143,170 @@ def test_loha_is_merged_when_asked(pair, tmp_path, capsys):
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Coefficients: by optimisation, and by a network that is trained
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A tiny base, two LoRAs for it, the pictures and words they belong to, and lists that name all this."""
+    from PIL import Image
+    from test_objective import PICTURES, adapter
+    from tiny import tiny_pipeline
+
+    folder, pipe = tmp_path_factory.mktemp("taught"), tiny_pipeline()
+    pipe.save_pretrained(folder / "base")
+    for seed, name in enumerate(("cat", "oil")):
+        save_lora(adapter(pipe, seed), folder / f"{name}.safetensors")
+        (folder / name).mkdir()
+        for i, picture in enumerate(PICTURES[: seed + 1]):
+            Image.fromarray(picture).save(folder / name / f"{i}.png")
+    lines = [json.dumps({"file_name": f"{i}.png", "text": f"picture {i} in oil"}) for i in range(2)]
+    (folder / "oil.captions").write_text("\n".join(lines))
+    cat = {"lora": "cat.safetensors", "images": "cat", "prompt": "a cat"}
+    oil = {"lora": "oil.safetensors", "images": "oil", "captions": "oil.captions"}
+    (folder / "cats.jsonl").write_text(json.dumps(cat) + "\n\n")
+    (folder / "oils.jsonl").write_text(json.dumps(oil))
+    return folder
+
+
+def trained(folder):
+    from test_objective import PICTURES
+
+    from lorarar.objective import Trained
+
+    words = ["picture 0 in oil", "picture 1 in oil"]
+    cat = Trained(load_lora(folder / "cat.safetensors"), PICTURES[:1], "a cat")
+    return cat, Trained(load_lora(folder / "oil.safetensors"), PICTURES[:2], words)
+
+
+def ziplora_words(folder):
+    files = (folder / "cat.safetensors", folder / "oil.safetensors")
+    cat = ("--content-images", folder / "cat", "--content-prompt", "a cat")
+    oil = ("--style-images", folder / "oil", "--style-captions", folder / "oil.captions")
+    return "ziplora", *files, *cat, *oil, "--base", folder / "base", "--device", "cpu"
+
+
+def test_ziplora_writes_what_the_function_finds(taught, tmp_path, capsys):
+    from lorarar.lora import load_coefficients
+    from lorarar.models import load_pipeline
+    from lorarar.ziplora import optimise
+
+    out, m, curves = (tmp_path / name for name in ("out.safetensors", "m.safetensors", "curves.json"))
+    options = ("--steps", 2, "--batch-size", 2, "--draws", 2, "--measure", "cosine", "--history", curves)
+    assert run(*ziplora_words(taught), *options, "-o", out, "--coefficients", m) == 0
+    assert capsys.readouterr().out.startswith(f"{out}, {m}: 64 layers, 2 steps")
+    pipe = load_pipeline(taught / "base", "cpu")
+    want, history = optimise(
+        pipe, *trained(taught), steps=2, batch_size=2, draws=2, measure="cosine", progress=False
+    )
+    found = load_coefficients(m)
+    assert found.keys() == want.keys() and json.loads(curves.read_text()) == history
+    for layer, sides in want.items():
+        assert all(torch.equal(a, b) for a, b in zip(found[layer], sides, strict=True))
+    merged = load_lora(out)
+    assert merged.metadata["lorarar_method"] == "ziplora"
+    assert merged.metadata["lorarar_command"].startswith("lorarar ziplora cat.safetensors oil.safetensors")
+    assert str(tmp_path) not in merged.metadata["lorarar_command"]
+    cat, oil = (side.lora for side in trained(taught))
+    layer = next(iter(merged))
+    expected = dense(cat[layer]) * want[layer][0].numpy() + dense(oil[layer]) * want[layer][1].numpy()
+    np.testing.assert_allclose(dense(merged[layer]), expected, rtol=0, atol=1e-5)
+
+
+def test_a_hypernetwork_is_trained_resumed_and_merges_as_it_was_trained(
+    taught, tmp_path, monkeypatch, capsys
+):
+    import lorarar.rar
+    from lorarar.hypernet import Hypernetwork
+
+    words = ["train-hypernetwork", "--contents", taught / "cats.jsonl", "--styles", taught / "oils.jsonl"]
+    words += ["--base", taught / "base", "--device", "cpu", "--pairs", 1, "--steps", 3, "--batch-size", 1]
+    words += ["--draws", 2, "--hidden", 8, "--parts", "key", "--rest", "sum", "--checkpoint-every", 1]
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "h.safetensors"
+    assert run(*words, "-o", whole, "--history", tmp_path / "curves.json") == 0
+    assert "1 content and 1 style LoRAs, 1 pairs, 3 steps" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "curves.json").read_text())["content"]) == 3
+
+    real, calls = lorarar.rar.merging_loss, []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lorarar.rar, "merging_loss", killed)
+        assert run(*words, "-o", out, "--quiet") == 130
+    assert not out.exists() and (tmp_path / "h.safetensors.checkpoint").exists()
+    assert run(*words, "-o", out, "--quiet", "--resume") == 0
+    one, other = (load_file(path) for path in (whole, out))
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    assert Hypernetwork.load(out).metadata["command"].startswith("lorarar train-hypernetwork --contents cats")
+
+    files = (taught / "cat.safetensors", taught / "oil.safetensors")
+    merged = tmp_path / "merged.safetensors"
+    for given, parts, rest in (((), ["key"], "sum"), (("--parts", "query"), ["query"], "sum")):
+        assert run("merge", *files, "--hypernetwork", out, "-o", merged, "--quiet", *given) == 0
+        options = json.loads(load_lora(merged).metadata["lorarar_options"])
+        assert (options["parts"], options["rest"]) == (parts, rest)
+
+
+@pytest.mark.parametrize(
+    ("drop", "more", "message"),
+    [
+        (None, (), "nothing to write: give -o OUT"),
+        ("--content-images", ("-o", "out"), "cat.safetensors: give --content-images DIR"),
+        ("--style-captions", ("-o", "out"), "--style-images without --style-prompt TEXT"),
+        (None, ("-o", "out", "--content-images", "absent"), "no image folder absent"),
+        (None, ("-o", "out", "--coefficients", "out"), "named for the merged LoRA and for the coefficients"),
+        (None, ("-o", "out", "--base", "absent"), "no model folder absent"),
+        (None, ("-o", "out", "--steps", "0"), "steps must be a whole number"),
+        (None, ("-o", "out", "--history", "absent/curves"), "its folder does not exist"),
+        (None, ("-o", "out", "--loras-of", "x"), None),
+    ],
+)
+def test_bad_input_to_ziplora_is_one_line(taught, tmp_path, monkeypatch, capsys, drop, more, message):
+    monkeypatch.chdir(tmp_path)
+    words = list(ziplora_words(taught))
+    if drop:
+        at = words.index(drop)
+        del words[at : at + 2]
+    if message is None:
+        with pytest.raises(SystemExit) as stop:
+            run(*words, *more)
+        assert stop.value.code == 2
+    else:
+        assert run(*words, *more) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names no LoRA"),
+        ("[1]", "line 1: expected"),
+        ('{"lora": "cat.safetensors"}', "line 1: expected"),
+        ('{"lora": "cat.safetensors", "images": "cat"}', "line 1: .*give either the prompt"),
+        ('{"lora": "no.safetensors", "images": "cat", "prompt": "a"}', "line 1: .*no such file"),
+        ('{"lora": "cat.safetensors", "images": "no", "prompt": "a"}', "line 1: no image folder"),
+    ],
+)
+def test_bad_lists_of_loras_are_one_line(taught, tmp_path, capsys, text, message):
+    (taught / "bad.jsonl").write_text(text)
+    words = ("train-hypernetwork", "--contents", taught / "bad.jsonl", "--base", taught / "base")
+    out = ("-o", tmp_path / "h.safetensors")
+    assert run(*words, *out) == 2
+    assert "--contents FILE and --styles FILE go together" in capsys.readouterr().err
+    assert run(*words, "--styles", taught / "oils.jsonl", *out) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said) and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------
 # Bad input
 
 
