@@ -224,7 +224,7 @@ def local_judge(
             inputs = processor(
                 text=[prompt(q) for q in some], images=pictures, padding=True, return_tensors="pt"
             ).to(where)
-            if inputs["pixel_values"].is_floating_point():
+            if "pixel_values" in inputs:
                 inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
             with _quiet():
                 said = model.generate(
@@ -432,10 +432,16 @@ def remembered(ask: Ask, file: Path, name: str) -> Ask:
 # Verdicts
 
 
-def votes(ask: Ask, axis: Axis, references: np.ndarray, images: np.ndarray, style: str = "") -> np.ndarray:
+def votes(
+    ask: Ask,
+    axis: Axis,
+    references: Sequence[np.ndarray] | np.ndarray,
+    images: Sequence[np.ndarray] | np.ndarray,
+    style: str = "",
+) -> np.ndarray:
     """Ask about each image with each reference: (images, references) bool.
 
-    references, images: sequences of (h, w, 3) uint8.
+    references, images: arrays (n, h, w, 3) uint8, or sequences of (h, w, 3) of any sizes.
 
     Raises:
         ValueError: there is no reference, or most answers are neither Yes nor No, so that the model is no
@@ -486,6 +492,34 @@ def judge(ask: Ask, images: np.ndarray, subject: np.ndarray, style: np.ndarray, 
         majority(votes(ask, "style", style, images, words)),
     ]
     return Verdicts(*found, found[0] & found[1])
+
+
+def judge_files(ask: Ask, images: Path, subject: Path, style: Path, words: str) -> dict[str, Any]:
+    """Judge the images of a folder by two folders of references: what `lorarar judge` prints.
+
+    Returns a row per image, {"file", "subject", "style", "right"}, the share that is right, and with how many
+    references of how many each row's verdicts were reached.
+
+    Raises:
+        ValueError: a folder holds no image, or one that cannot be read; and as `judge` does.
+    """
+    from lorarar.dreambooth import image_files, read_images
+
+    files = image_files(images)
+    shown, *references = ([np.asarray(i) for i in read_images(folder)] for folder in (files, subject, style))
+    counted = {
+        "subject": votes(ask, "subject", references[0], shown),
+        "style": votes(ask, "style", references[1], shown, words),
+    }
+    said = {axis: majority(voted) for axis, voted in counted.items()}
+    rows = [
+        {"file": Path(file).name}
+        | {axis: bool(said[axis][i]) for axis in said}
+        | {"right": bool(said["subject"][i] and said["style"][i])}
+        | {f"{axis} votes": f"{counted[axis][i].sum()}/{counted[axis].shape[1]}" for axis in said}
+        for i, file in enumerate(files)
+    ]
+    return {"images": rows, "right": sum(row["right"] for row in rows) / len(rows)}
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -53,8 +53,8 @@ def load_encoder(source: str | Path, device: str | torch.device | None = None) -
 
 
 @torch.inference_mode()
-def embed_images(encoder: Encoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
-    """Turn images (n, h, w, 3) uint8 into unit vectors (n, d) on the CPU.
+def embed_images(encoder: Encoder, images: Sequence[np.ndarray] | np.ndarray, batch_size: int = 64) -> Tensor:
+    """Turn images, n of (h, w, 3) uint8, into unit vectors (n, d) on the CPU.
 
     CLIP's are those of its joint space, a vision transformer's the last hidden state of the class token, as
     DreamBooth takes DINO's.
@@ -90,7 +90,9 @@ def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Tensor:
     return F.normalize(getattr(vectors, "pooler_output", vectors).float(), dim=-1).cpu()
 
 
-def image_similarity(encoder: Encoder, images: np.ndarray, references: np.ndarray) -> np.ndarray:
+def image_similarity(
+    encoder: Encoder, images: Sequence[np.ndarray] | np.ndarray, references: Sequence[np.ndarray] | np.ndarray
+) -> np.ndarray:
     """Give each image's mean cosine with the references, (n,): CLIP-I with a CLIP, DINO with a DINO.
 
     images (n, h, w, 3), references (m, h', w', 3) uint8: the style's for CLIP-I, the subject's for DINO.
@@ -98,7 +100,9 @@ def image_similarity(encoder: Encoder, images: np.ndarray, references: np.ndarra
     return (embed_images(encoder, images) @ embed_images(encoder, references).T).mean(1).numpy()
 
 
-def text_similarity(encoder: Encoder, images: np.ndarray, texts: str | Sequence[str]) -> np.ndarray:
+def text_similarity(
+    encoder: Encoder, images: Sequence[np.ndarray] | np.ndarray, texts: str | Sequence[str]
+) -> np.ndarray:
     """Give each image's cosine with its prompt, (n,): CLIP-T. One text serves all images.
 
     Raises:
@@ -108,3 +112,24 @@ def text_similarity(encoder: Encoder, images: np.ndarray, texts: str | Sequence[
     if len(texts) not in (1, len(images)):
         raise ValueError(f"{len(texts)} texts for {len(images)} images: give one for each, or one for all")
     return (embed_images(encoder, images) * embed_texts(encoder, texts)).sum(1).numpy()
+
+
+def measure_files(
+    clip: Encoder, dino: Encoder, images: Path, subject: Path, style: Path, prompt: str
+) -> dict[str, float]:
+    """Give the means of CLIP-I, DINO and CLIP-T over a folder's images: what `lorarar metrics` prints.
+
+    subject, style: folders of references.
+
+    Raises:
+        ValueError: a folder holds no image, or one that cannot be read.
+    """
+    from lorarar.dreambooth import read_images
+
+    shown, *references = ([np.asarray(i) for i in read_images(folder)] for folder in (images, subject, style))
+    found = {
+        "CLIP-I": image_similarity(clip, shown, references[1]),
+        "DINO": image_similarity(dino, shown, references[0]),
+        "CLIP-T": text_similarity(clip, shown, prompt),
+    }
+    return {name: float(values.mean()) for name, values in found.items()}

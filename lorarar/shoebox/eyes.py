@@ -40,7 +40,7 @@ from lorarar.shoebox.train import Recipe, to_unit
 JUDGE = Recipe(2_600, 48, 1e-3)
 """The judge's recipe. `SIGHT` of its steps train the eyes alone, on batches twice as large."""
 SIGHT = 0.5
-DINO = Recipe(1_500, 64, 1e-3, weight_decay=0.04)
+DINO = Recipe(1_200, 48, 1e-3, weight_decay=0.04)
 
 SIDE = 4
 """An image is SIDE × SIDE tokens to the language model."""
@@ -99,7 +99,7 @@ def processor(tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionProcessor:
 
 
 def llava(tokenizer: PreTrainedTokenizerFast, width: int = 128, layers: int = 4) -> nn.Module:
-    """Build LLaVA-OneVision in miniature: a Swin Transformer for eyes, Qwen2 to answer, 3.3 M parameters.
+    """Build LLaVA-OneVision in miniature: a Swin Transformer for eyes, Qwen2 to answer, 3.2 M parameters.
 
     The original's eyes are a plain ViT (SigLIP). With little time and few images a hierarchical one learns
     more: it sees 4 × 4 pixels first and ends with SIDE² tokens, which also keeps the questions short.
@@ -507,8 +507,8 @@ def agreement(ask: judge.Ask, critic: Critic, images: np.ndarray, case: Case) ->
 # --- DINO ---------------------------------------------------------------------------------------------
 
 
-def vit(width: int = 128, layers: int = 6) -> ViTModel:
-    """Build DINO's network in miniature: a ViT on 8 × 8 patches, 1.2 M parameters."""
+def vit(width: int = 128, layers: int = 4) -> ViTModel:
+    """Build DINO's network in miniature: a ViT on 8 × 8 patches, 0.8 M parameters."""
     config = ViTConfig(
         hidden_size=width,
         intermediate_size=4 * width,
