@@ -4,11 +4,13 @@
 # make notebooks  write the .ipynb siblings of the chapters
 # make ledger     write the values of a run into the ledger: make ledger SCALE=smoke CHAPTERS=02
 # make cover      draw the cover
+# make artefacts  make everything in data/ that is missing or out of date: hours; see data/README.md
 # make clean      remove what was built; .venv stays
 
 PYTHON ?= python3
 SCALE ?= shoebox
 CHAPTERS ?=
+ARTEFACTS ?=
 
 # In an environment of one's own (conda, an open venv): make book VENV=none
 VENV ?= .venv
@@ -20,7 +22,7 @@ BIN := $(VENV)/bin/
 READY := $(VENV)/.installed
 endif
 
-.PHONY: book test bench notebooks ledger cover clean
+.PHONY: book test bench notebooks ledger cover artefacts clean
 
 book: $(READY)
 	$(BIN)python -m lorarar.book build --scale $(SCALE)
@@ -42,6 +44,10 @@ ledger: $(READY)
 
 cover: $(READY)
 	$(BIN)python -m lorarar.book cover
+
+# For example: make artefacts ARTEFACTS="zoo -n", or ARTEFACTS="--config scale=sdxl gpus=1".
+artefacts: $(READY)
+	$(BIN)python -m snakemake -s data/Snakefile --cores all --rerun-incomplete $(ARTEFACTS)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"lorarar needs Python 3.11 to 3.13, not {v[0]}.{v[1]}: make PYTHON=python3.12")'

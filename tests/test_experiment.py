@@ -1,0 +1,459 @@
+"""The experiment: methods, cells that are whole or absent, one seed list, verdicts, tables, records."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_pipeline
+
+from lorarar import book, experiment, klora, models
+from lorarar.experiment import METHODS, Judge, Sample, find_method, setting
+from lorarar.hypernet import Hypernetwork
+from lorarar.judge import Verdicts
+from lorarar.lora import delta_weight, load_coefficients, load_lora
+from lorarar.merging import ziplora
+from lorarar.models import Fit, Recipe, Scale, generate, loaded
+from lorarar.shoebox import styles, subjects, zoo
+from lorarar.shoebox.critic import Critic
+
+NAMES = ["dog #2", "clock", "oil painting #1", "watercolor painting #1"]
+PAIRS = [(subject, style) for subject in NAMES[:2] for style in NAMES[2:]]
+QUICK = ["base", "direct", "k-lora"]
+
+
+@pytest.fixture(scope="module")
+def scale():
+    recipe = Recipe(rank=2, steps=2, learning_rate=3e-2, batch_size=2)
+    fit = Fit(steps=2, batch_size=2)
+    return Scale("tiny", "data/base", 32, 2, 2.0, "float32", content=recipe, style=recipe, ziplora=fit)
+
+
+@pytest.fixture(scope="module")
+def place(scale, tmp_path_factory):
+    """A data folder with a tiny base, LoRAs, a hypernetwork and an untrained critic."""
+    folder = tmp_path_factory.mktemp("data")
+    tiny_pipeline().save_pretrained(folder / "base")
+    Critic(width=8, embedding=8).save(folder / "shoebox" / "critic")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORARAR_DATA", str(folder))
+        zoo.train(NAMES, scale=scale, device="cpu", progress=False)
+        (folder / "hypernetworks").mkdir()
+        network = Hypernetwork(
+            [2 * width for width in (16, 32)], hidden=8, metadata={"parts": "query,output"}
+        )
+        network.save(experiment.hypernetwork_of(scale))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def data(place, scale, monkeypatch):
+    monkeypatch.setenv("LORARAR_DATA", str(place))
+    monkeypatch.setitem(models.SCALES, "tiny", scale)
+
+
+@pytest.fixture(scope="module")
+def whole(place, scale, tmp_path_factory):
+    """All methods on two subjects and two styles, two images each, and the pipeline that made them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORARAR_DATA", str(place))
+        out = tmp_path_factory.mktemp("whole")
+        run = setting("validation", scale, names=NAMES, out=out, count=2, device="cpu", progress=False)
+        pipe = models.load_pipeline(scale, "cpu")
+        experiment.images(run, pipe=pipe)
+    return run, pipe
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    return replace(whole[0], out=tmp_path / "cells")
+
+
+def apart(a, b):
+    return int(np.abs(a.astype(int) - b).max())
+
+
+# ---------------------------------------------------------------- methods and cells
+
+
+def test_pairs_are_the_papers():
+    assert len(setting("validation").pairs) == 4 * 3 and len(setting("test").pairs) == 5 * 5
+    assert setting("test").pairs[:2] == [("dog #8", "3D rendering #4"), ("dog #8", "oil painting #2")]
+    assert setting("test", seed=2).seeds == list(range(2000, 2010))
+    learned = {*subjects.SPLIT["train"], *styles.SPLIT["train"]}
+    for split in experiment.SPLITS:
+        assert not learned & {name for pair in setting(split).pairs for name in pair}
+
+
+def test_every_method_makes_every_cell_from_the_same_seeds(whole):
+    run, _ = whole
+    assert set(METHODS) >= {
+        "direct", "ties", "dare", "dare-ties", "np-lora", "joint", "k-lora", "ziplora", "lorarar"
+    }  # fmt: skip
+    assert {name for name, m in METHODS.items() if m.reference} == {"base", "content", "style"}
+    for name in METHODS:
+        for subject, style in PAIRS:
+            facts, images = experiment.read_cell(experiment.cell_of(run, name, (subject, style)))
+            assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
+            assert (facts["seeds"], facts["prompt"]) == ([0, 1], zoo.words(subject, style))
+            assert facts["seconds"] >= 0
+    assert not list(run.out.rglob(".*")), "nothing is left aside"
+    shown = experiment.overview(run, list(METHODS)).astype(int)
+    assert shown.shape == (4, len(METHODS), 32, 32, 3)
+    same = [
+        (one, other)
+        for i, one in enumerate(METHODS)
+        for j, other in enumerate(METHODS)
+        if i < j and (shown[:, i] == shown[:, j]).all()
+    ]
+    assert not same, "no two methods make the same images"
+
+
+def test_images_are_those_of_the_method(whole):
+    run, pipe = whole
+    pair = PAIRS[1]
+    content, style = (zoo.load(name, run.scale) for name in pair)
+    prompt = zoo.words(*pair)
+
+    def cell(method):
+        return experiment.read_cell(experiment.cell_of(run, method, pair))[1]
+
+    for method, applied in (
+        ("base", []),
+        ("content", [content]),
+        ("style", [style]),
+        ("direct", [content, style]),
+    ):
+        with loaded(pipe, *applied):
+            assert apart(cell(method), generate(pipe, prompt, [0, 1])) <= 1
+    assert apart(cell("k-lora"), klora.generate(pipe, prompt, [0, 1], content=content, style=style)) <= 1
+    coefficients = load_coefficients(run.out / "made" / "ziplora" / f"{experiment.slug(pair)}.safetensors")
+    with loaded(pipe, ziplora(content, style, coefficients)):
+        assert apart(cell("ziplora"), generate(pipe, prompt, [0, 1])) <= 1
+    with loaded(pipe, load_lora(run.out / "made" / "joint" / f"{experiment.slug(pair)}.safetensors")):
+        assert apart(cell("joint"), generate(pipe, prompt, [0, 1])) <= 1
+
+
+def test_papers_ties_is_pefts(whole):
+    """By hand: uniform weights and density 0.5, the trimmed, elected mean of A and of B."""
+    run, pipe = whole
+    (task,) = experiment.tasks(run, [PAIRS[0]], pipe)
+    merged = METHODS["ties"].merge(task, **METHODS["ties"].options)
+    layer = next(iter(merged))
+    for which in (0, 1):
+        factors = [lora[layer][which] for lora in (task.content, task.style)]
+        kept = []
+        for x in factors:
+            flat = x.flatten()
+            order = flat.abs().topk(len(flat) // 2).indices
+            kept.append(torch.zeros_like(flat).scatter(0, order, flat[order]).reshape(x.shape))
+        stack = torch.stack(kept)
+        agrees = stack.sign() == torch.where(stack.sum(0) >= 0, 1, -1)
+        want = (stack * 0.5**0.5 * agrees).sum(0) / agrees.sum(0).clamp(min=1)
+        assert torch.allclose(merged[layer][which].float(), want.float(), atol=2e-3)
+
+
+def test_joint_training_sees_both_concepts(whole):
+    """The multi-concept LoRA: one adapter of the content's rank, both sets of pictures and captions."""
+    run, _ = whole
+    lora = load_lora(run.out / "made" / "joint" / f"{experiment.slug(PAIRS[0])}.safetensors")
+    facts = json.loads(lora.metadata["lorarar_training"])
+    assert facts["prompts"] == [["a sks dog"] * 5, zoo.pictures("oil painting #1")[1]]
+    assert (facts["steps"], facts["rank"]) == (4, 2)
+    assert all(delta_weight(pair).abs().max() > 0 for pair in lora.values())
+
+
+def test_what_is_there_stays(whole):
+    run, pipe = whole
+    files = [path for path in run.out.rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    cells = experiment.images(run, pipe=pipe)
+    assert len(cells) == len(METHODS) * 4
+    assert {path: path.stat().st_mtime_ns for path in run.out.rglob("*") if path.is_file()} == before
+
+
+def test_a_stopped_run_leaves_whole_cells_and_goes_on(whole, run, monkeypatch):
+    _, pipe = whole
+    real, calls = experiment.generate, []
+
+    def failing(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(experiment, "generate", failing)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.images(run, QUICK, pipe=pipe)
+    cells = [path.parent for path in run.out.rglob("cell.json")]
+    assert len(cells) == 4 and not list(run.out.rglob(".*"))
+    assert all(experiment.read_cell(cell)[1].shape == (2, 32, 32, 3) for cell in cells)
+    assert not pipe.get_list_adapters(), "the pipeline is as it was"
+    experiment.images(run, QUICK, pipe=pipe)
+    assert len(calls) == 5 + 8, "only what was missing is made"
+
+
+def test_what_a_kill_left_aside_is_no_cell(whole, run):
+    """SIGKILL runs no clean-up: half a cell stays under its other name until the cell is made."""
+    cell = experiment.cell_of(run, "direct", PAIRS[0])
+    aside = cell.with_name(f".{cell.name}.1")
+    aside.mkdir(parents=True)
+    (aside / "images.png").write_bytes(b"half")
+    with pytest.raises(ValueError, match="no verdicts"):
+        experiment.verdicts(run, "critic", ["direct"])
+    assert experiment.images(run, ["direct"], [PAIRS[0]], pipe=whole[1]) == [cell]
+    assert [path.name for path in cell.parent.iterdir()] == [cell.name]
+    assert experiment.read_cell(cell)[1].shape == (2, 32, 32, 3)
+    (cell / "images.png").write_bytes(b"half")
+    with pytest.raises(ValueError, match="is no cell of the experiment: remove it"):
+        experiment.read_cell(cell)
+
+
+def test_another_lora_makes_another_cell_and_drops_its_verdicts(whole, run, tmp_path):
+    _, pipe = whole
+    (cell,) = experiment.images(run, ["content"], [PAIRS[0]], pipe=pipe)
+    (cell / "verdicts-critic.json").write_text("{}")
+    first = experiment.read_cell(cell)[1]
+    zoo.train(["dog #2"], tmp_path / "other", run.scale, seed=1, device="cpu", progress=False)
+    zoo.train([PAIRS[0][1]], tmp_path / "other", run.scale, device="cpu", progress=False)
+    experiment.images(replace(run, loras=tmp_path / "other"), ["content"], [PAIRS[0]], pipe=pipe)
+    assert not np.array_equal(experiment.read_cell(cell)[1], first)
+    assert not (cell / "verdicts-critic.json").exists()
+
+
+def test_variants_are_for_validation_only(whole, run):
+    variant = find_method("lorarar:parts=query+value,rest=sum", "validation")
+    assert variant.options == {"parts": ("query", "value"), "rest": "sum"} and variant.hypernetwork
+    assert find_method("ties:density=0.3", "validation").options["density"] == 0.3
+    with pytest.raises(ValueError, match="compared on validation, never on test"):
+        find_method("lorarar:rest=sum", "test")
+    with pytest.raises(ValueError, match="no method 'magic': choose one of base"):
+        find_method("magic", "validation")
+    with pytest.raises(ValueError, match="expected NAME:OPTION=VALUE"):
+        find_method("ties:density", "validation")
+    cells = experiment.images(run, ["lorarar", "lorarar:rest=sum"], [PAIRS[0]], pipe=whole[1])
+    one, other = (experiment.read_cell(cell)[1] for cell in cells)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "train"}, "no split 'train': choose one of validation, test"),
+        ({"names": ["dog #8", "oil painting #1"]}, "'dog #8' is not of the split validation"),
+        ({"names": ["dog #2"]}, "a pair needs a subject and a style"),
+        ({"count": 0}, "count must be at least 1, not 0"),
+        ({"seed": -1}, "seed must not be negative"),
+    ],
+)
+def test_settings_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        setting(**{"split": "validation", **change})
+
+
+def test_missing_files_are_named_with_their_command(whole, run, tmp_path):
+    with pytest.raises(ValueError, match=r"no LoRA .*dog-2.safetensors: make it with `lorarar zoo train"):
+        experiment.images(replace(run, loras=tmp_path), ["direct"], pipe=whole[1])
+    with pytest.raises(
+        ValueError, match=r"no hypernetwork .*: make it with `lorarar train-hypernetwork --sc"
+    ):
+        experiment.images(replace(run, hypernetwork=tmp_path / "none"), ["lorarar"], pipe=whole[1])
+    with pytest.raises(ValueError, match="no pair of this run"):
+        experiment.images(run, ["direct"], [("dog #8", "oil painting #2")], pipe=whole[1])
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def by_brightness(seen=None):
+    """A judge that says yes to a subject where red outweighs blue, and to a style in bright images."""
+
+    def shows(name, images):
+        if seen is not None:
+            seen.append(name)
+        mean = images.reshape(len(images), -1, 3).astype(float).mean(1)
+        return mean[:, 0] > mean[:, 2] if zoo.axis(name) == "subject" else mean.mean(1) > 127
+
+    return Judge("bright", "first", shows)
+
+
+def test_verdicts_are_kept_and_in_the_order_of_the_pairs(whole, run):
+    experiment.images(run, QUICK, pipe=whole[1])
+    seen = []
+    found = experiment.judged(run, by_brightness(seen), QUICK)
+    assert len(seen) == len(QUICK) * 4 * 2
+    for method in QUICK:
+        for i, pair in enumerate(PAIRS):
+            images = experiment.read_cell(experiment.cell_of(run, method, pair))[1]
+            want = [by_brightness().shows(name, images) for name in pair]
+            assert np.array_equal(found[method].subject[i], want[0])
+            assert np.array_equal(found[method].style[i], want[1])
+            assert np.array_equal(found[method].right[i], want[0] & want[1])
+    again = experiment.judged(run, by_brightness(seen), QUICK)
+    assert len(seen) == len(QUICK) * 4 * 2, "nothing is judged twice"
+    assert np.array_equal(again["direct"].right, found["direct"].right)
+    experiment.judged(run, replace(by_brightness(seen), digest="second"), QUICK)
+    assert len(seen) == 2 * len(QUICK) * 4 * 2, "another judge of the same name judges anew"
+    with pytest.raises(ValueError, match=r"no verdicts .*: make the images, then"):
+        experiment.verdicts(run, "nobody", QUICK)
+
+
+def test_the_critic_judges(whole, run):
+    experiment.images(run, ["base"], pipe=whole[1])
+    judge = experiment.find_judge("critic")
+    found = experiment.judged(run, judge, ["base"])["base"]
+    images = experiment.read_cell(experiment.cell_of(run, "base", PAIRS[2]))[1]
+    assert np.array_equal(found.subject[2], zoo.shows(zoo.load_critic(), PAIRS[2][0], images))
+    with pytest.raises(ValueError, match="no judge 'me': choose critic, mars2"):
+        experiment.find_judge("me")
+    with pytest.raises(ValueError, match="train it first, or use critic"):
+        experiment.find_judge("mars2")
+
+
+def test_mars2_asks_the_papers_questions_with_unseen_references(monkeypatch):
+    asked = []
+
+    def ask(questions):
+        asked.extend(questions)
+        return ["Yes" if q.reference is not None and i % 4 else "No" for i, q in enumerate(questions)]
+
+    monkeypatch.setattr("lorarar.judge.find_judge", lambda source, **options: ask)
+    judge = experiment.find_judge("mars2=somebody/some-model")
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    assert judge.shows("oil painting #1", images).shape == (3,)
+    assert {(q.axis, q.style) for q in asked} == {("style", "oil painting")} and len(asked) == 3 * 4
+    references = zoo.pictures("oil painting #1", seed=1)[0]
+    assert all(np.array_equal(asked[i].reference, references[i % 4]) for i in range(12))
+    assert list(judge.shows("dog #2", images)) == [True] * 3, "majorities: 3, 4, 4 of 5"
+
+
+# ---------------------------------------------------------------- tables
+
+
+def said(subject, style):
+    subject, style = np.array(subject, bool), np.array(style, bool)
+    return Verdicts(subject, style, subject & style)
+
+
+FOUND = {
+    # two subjects × two styles, two images
+    "lorarar": said([[1, 1], [1, 0], [0, 1], [1, 1]], [[1, 1], [1, 1], [1, 0], [0, 0]]),
+    "direct": said([[0, 0], [1, 0], [0, 0], [0, 0]], [[1, 1], [0, 1], [1, 1], [1, 1]]),
+}
+
+
+def test_scoreboard_by_hand():
+    board = experiment.scoreboard(FOUND)
+    assert board["lorarar"]["average"].value == 3 / 8 and board["lorarar"]["best"].value == 2 / 4
+    assert board["lorarar"]["subject"].value == 6 / 8 and board["lorarar"]["style"].value == 5 / 8
+    assert board["direct"]["average"].value == board["direct"]["best"].value == 0
+    for row in board.values():
+        for entry in row.values():
+            assert 0 <= entry.low <= entry.value <= entry.high <= 1
+    assert board["lorarar"]["average"].low < 3 / 8 < board["lorarar"]["average"].high
+
+
+def test_heat_maps_by_hand():
+    average, best = experiment.maps(FOUND["lorarar"], 2)
+    assert average.tolist() == [[1, 0.5], [0, 0]] and best.tolist() == [[1, 1], [0, 0]]
+
+
+def test_agreement_by_hand():
+    other = {"direct": said([[0, 0], [1, 1], [0, 0], [0, 0]], [[1, 1], [0, 1], [1, 1], [1, 1]])}
+    assert experiment.agreement(FOUND, other) == {"subject": 7 / 8, "style": 1.0, "right": 7 / 8}
+    with pytest.raises(ValueError, match="no method in common"):
+        experiment.agreement(FOUND, {"ties": other["direct"]})
+
+
+def test_samples_show_each_kind_and_spread():
+    rows = experiment.samples(FOUND, 2)
+    assert [(row.subject, row.style) for row in rows] == list(experiment.KINDS)
+    assert len(set(rows)) == len(rows)
+    for row in rows:
+        assert FOUND[row.method].subject[row.pair, row.image] == row.subject
+        assert FOUND[row.method].style[row.pair, row.image] == row.style
+    assert rows[0] == Sample("lorarar", 0, 0, True, True)
+    assert rows[3].pair == 3, "a subject and a style that the sheet has not shown"
+    nothing = {"lorarar": said([[0, 0]], [[0, 0]])}
+    assert experiment.samples(nothing, 1) == []
+
+
+def test_a_frame_says_right_or_wrong():
+    image = np.full((32, 32, 3), 7, np.uint8)
+    for right, colour in ((True, experiment.GREEN), (False, experiment.RED)):
+        around = experiment.framed(image, right)
+        assert around.shape == (36, 36, 3) and np.array_equal(around[2:-2, 2:-2], image)
+        assert all(tuple(around[y, x]) == colour for y, x in ((0, 0), (1, 20), (20, 1), (35, 35)))
+
+
+# ---------------------------------------------------------------- times, metrics, records, command
+
+
+def test_times_of_all_methods_in_one_run(whole):
+    run, pipe = whole
+    found = experiment.times(run, repeat=2, pipe=pipe)
+    assert set(found) == {name for name, method in METHODS.items() if not method.reference}
+    assert found["direct"]["runs"] == 2 * 4 and found["ziplora"]["runs"] == 1
+    assert found["ziplora"]["median"] > found["lorarar"]["median"] > 0, "optimised, not read from its file"
+
+
+def test_hypernetworks_lie_with_their_scale(place, scale):
+    assert experiment.hypernetwork_of(scale) == place / "hypernetworks" / "tiny.safetensors"
+    assert experiment.hypernetwork_of("smoke") == experiment.hypernetwork_of("shoebox")
+
+
+def test_metrics_compare_with_the_right_references(whole, run, monkeypatch):
+    """With encoders that see the mean colour only, against the cosines by hand."""
+    experiment.images(run, QUICK, pipe=whole[1])
+
+    def unit(images):
+        means = images.reshape(len(images), -1, 3).astype(float).mean(1)
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    asked = []
+    monkeypatch.setattr(experiment, "image_similarity", lambda e, i, r: e * (unit(i) @ unit(r).T).mean(1))
+    monkeypatch.setattr(
+        experiment, "text_similarity", lambda e, i, text: asked.append(text) or np.full(len(i), 0.5)
+    )
+    found = experiment.measured(run, 1.0, 2.0, QUICK)
+    for i, pair in enumerate(PAIRS):
+        images = unit(experiment.read_cell(experiment.cell_of(run, "direct", pair))[1])
+        subject, style = (unit(zoo.pictures(name, seed=1)[0]) for name in pair)
+        assert np.allclose(found["direct"]["CLIP-I"][i], (images @ style.T).mean(1))
+        assert np.allclose(found["direct"]["DINO"][i], 2 * (images @ subject.T).mean(1))
+    assert asked[0] == "a dog in oil painting style" and "sks" not in " ".join(asked)
+    table = experiment.table_a2(found)
+    entry = table["direct"]["CLIP-I"]
+    assert (
+        np.isclose(entry.value, found["direct"]["CLIP-I"].mean()) and entry.low <= entry.value <= entry.high
+    )
+    assert table["base"]["CLIP-T"] == (0.5, 0.5, 0.5)
+
+
+def test_command_line_from_images_to_record(whole, tmp_path, capsys):
+    common = ["--scale", "tiny", "--names", *NAMES, "--count", "2", "--out", str(tmp_path), "--device", "cpu"]
+    common += ["--methods", "direct", "k-lora", "--quiet"]
+    for step in (["images"], ["verdicts", "--judge", "critic"], ["record", "--judges", "critic"]):
+        assert experiment.main([*step, *common]) == 0
+    written = book.recorded("experiment_validation_tiny")
+    assert (
+        written.provenance["scale"] == "tiny" and "record --split validation" in written.provenance["command"]
+    )
+    found = experiment.verdicts(replace(whole[0], out=tmp_path), "critic", ["direct", "k-lora"])
+    again = experiment.from_record(written, "critic")
+    assert list(again) == ["direct", "k-lora"]
+    for method in again:
+        assert all(np.array_equal(a, b) for a, b in zip(again[method], found[method], strict=True))
+    assert written["tables"]["critic"]["direct"]["average"][0] == found["direct"].right.mean()
+    sheet = Image.open(models.data_folder() / "recorded" / "experiment_validation_tiny.png")
+    assert sheet.size == (2 * 32, 4 * 32)
+    with pytest.raises(ValueError, match="no verdicts of mars2: there are critic"):
+        experiment.from_record(written, "mars2")
+
+    capsys.readouterr()
+    assert experiment.main(["images", "--scale", "huge"]) == 2
+    assert capsys.readouterr().err.startswith("lorarar.experiment: unknown scale 'huge'")
+    assert experiment.main(["images", "--split", "test", "--methods", "ties:density=0.3"]) == 2
+    assert experiment.main(["make", *common[:-3], "direct", "--quiet"]) == 2
