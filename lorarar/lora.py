@@ -18,13 +18,14 @@ import re
 import secrets
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -360,9 +361,17 @@ def _show(text: str) -> str:
     return text if len(text) <= 140 else f"{text[:100]}…{text[-36:]}"
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+class _File(NamedTuple):
+    """An open safetensors file; ``finite`` only says that all its numbers are, not that one is not."""
+
+    whole: Tensor  # its bytes, mapped and not copied, as are the tensors wherever that can be
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    finite: bool
+
+
+def _sha256(whole: Tensor) -> str:
+    return hashlib.sha256(whole.numpy()).hexdigest()
 
 
 def _regular(path: Path) -> bytes:
@@ -385,8 +394,8 @@ def _regular(path: Path) -> bytes:
         raise LoRAError(f"{_show(str(path))}: not a valid path") from None
 
 
-def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The file's tensors, mapped and not copied, and its metadata; refuses what is not safetensors."""
+def _open(path: Path) -> _File:
+    """Map a file; refuses what is not safetensors."""
     head = _regular(path)
     if head[8:9] != b"{":
         if not head:
@@ -398,18 +407,8 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             )
         raise LoRAError(f"{path}: is not a safetensors file; export the LoRA as .safetensors")
     try:
-        with safe_open(
-            path, "pt"
-        ) as file:  # checks the header and the size of every tensor against the file's
-            kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
-            for key, kind in kinds.items():
-                if kind not in _FLOATS and not key.endswith(".alpha"):
-                    raise LoRAError(
-                        f"{path}: {_show(key)} holds {kind} numbers, expected F16, BF16, F32 or F64; "
-                        "export the LoRA unquantised"
-                    )
-            metadata = file.metadata() or {}
-            return _mapped(path, kinds) or {key: file.get_tensor(key) for key in kinds}, metadata
+        with safe_open(path, "pt") as file:  # checks the header, and every tensor's size against the file's
+            return _mapped(path, file)
     except LoRAError:
         raise
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError, OSError) as error:
@@ -417,27 +416,42 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise LoRAError(f"{path}: damaged safetensors file ({reason}); download or export it again") from None
 
 
-def _mapped(path: Path, kinds: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors as slices of one map of the (checked) file: four times as fast as one call for each.
+def _mapped(path: Path, file: safe_open) -> _File:
+    """A checked file as slices of one map: four times as fast as one call to ``file`` for each tensor.
 
-    Empty where that cannot be: data not aligned to its type, or types that are only read one by one.
+    Tensors of one type lie together; each such run is looked through and cut up in one go.
     """
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)[8 + size :]
-    tensors = {}
-    for key, kind in kinds.items():
-        start, end = header[key]["data_offsets"]
-        if kind not in _FLOATS or (8 + size + start) % _FLOATS[kind].itemsize:
-            return {}
-        tensors[key] = whole[start:end].view(_FLOATS[kind]).view(header[key]["shape"])
-    return tensors
+    whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    begin = 8 + int.from_bytes(whole[:8].numpy().tobytes(), "little")
+    header = json.loads(whole[8:begin].numpy().tobytes())
+    header.pop("__metadata__", None)
+    for key, entry in header.items():
+        if entry["dtype"] not in _FLOATS and not key.endswith(".alpha"):
+            raise LoRAError(
+                f"{path}: {_show(key)} holds {entry['dtype']} numbers, expected F16, BF16, F32 or F64; "
+                "export the LoRA unquantised"
+            )
+    tensors, finite = {}, True
+    for kind, entries in groupby(
+        sorted(header.items(), key=lambda item: item[1]["data_offsets"]), lambda item: item[1]["dtype"]
+    ):
+        run = dict(entries)
+        offsets = [offset for entry in run.values() for offset in entry["data_offsets"]]
+        start, end = begin + offsets[0], begin + offsets[-1]
+        if kind in _FLOATS and start % _FLOATS[kind].itemsize == 0:
+            numbers = whole[start:end].view(_FLOATS[kind])
+            finite = finite and _finite(numbers)
+            parts = numbers.split([math.prod(entry["shape"]) for entry in run.values()])
+            tensors |= {key: x.view(run[key]["shape"]) for key, x in zip(run, parts, strict=True)}
+        else:  # not aligned to its type, or of a type that only alphas have
+            finite = False
+            tensors |= {key: file.get_tensor(key) for key in run}
+    return _File(whole, tensors, file.metadata() or {}, finite)
 
 
 def _finite(x: Tensor) -> bool:
-    # NaN and infinity survive a sum; only a sum that is not finite needs the element-wise (slower) look.
-    return math.isfinite(x.sum().item()) or bool(x.isfinite().all())
+    # NaN and infinity survive a sum; only a sum that is not finite, as halves' may be, needs a second look.
+    return math.isfinite(x.sum().item()) or all(math.isfinite(end.item()) for end in torch.aminmax(x))
 
 
 def _scaled(factor: Tensor, scale: float) -> Tensor:
@@ -522,15 +536,15 @@ def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
         LoRAError: the file is not a whole, plain LoRA. Pickles are never opened.
     """
     path = Path(path)
-    tensors, metadata = _open(path)
-    source = Source(path.name, _HASHING.submit(_sha256, path))
+    whole, tensors, metadata, finite = _open(path)
+    source = Source(path.name, _HASHING.submit(_sha256, whole))
     layers, dialects = _group(path, tensors, convert)
     peft = any(dialect.startswith("peft") for dialect in dialects)
     configs = _configs(path, metadata, peft)
     lora = LoRA(dialect=", ".join(sorted(dialects)), metadata=metadata, sources=[source])
     for layer, parts in sorted(layers.items()):
         if "up" in parts or "down" in parts:
-            up, down, rank = _plain(path, layer, parts)
+            up, down, rank = _plain(path, layer, parts, finite)
         else:
             up, down, rank = _lycoris(path, layer, {part: x for part, (_, x) in parts.items()})
         component, name = layer.split(".", 1)
@@ -603,8 +617,11 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> tuple[di
     return layers, dialects
 
 
-def _plain(path: Path, layer: str, parts: Parts) -> tuple[Tensor, Tensor, int]:
-    """``up``, ``down`` and rank of a layer with nothing missing, too much or wrong in it."""
+def _plain(path: Path, layer: str, parts: Parts, finite: bool) -> tuple[Tensor, Tensor, int]:
+    """``up``, ``down`` and rank of a layer with nothing missing, too much or wrong in it.
+
+    ``finite``: the whole file is known to be.
+    """
     if extra := sorted(set(parts) - {"up", "down", "alpha"}):
         raise LoRAError(f"{path}: layer {_show(layer)}: {parts[extra[0]][0]} beside a LoRA; remove one")
     for part, other in (("up", "down"), ("down", "up")):
@@ -622,7 +639,7 @@ def _plain(path: Path, layer: str, parts: Parts) -> tuple[Tensor, Tensor, int]:
         wrong = f"ranks differ: {shapes}, expected the same r"
     elif 0 in up.shape or 0 in down.shape:
         wrong = f"nothing in it: {shapes}"
-    elif not (_finite(up) and _finite(down)):
+    elif not (finite or (_finite(up) and _finite(down))):
         wrong = "NaN or infinity in it, expected finite numbers"
     if wrong:
         raise LoRAError(f"{path}: layer {_show(layer)}: {wrong}; export or download the file again")
@@ -687,7 +704,7 @@ def load_coefficients(path: str | os.PathLike[str]) -> dict[str, tuple[Tensor, T
         LoRAError: not a safetensors file of such pairs of finite vectors.
     """
     path = Path(path)
-    tensors, _ = _open(path)
+    tensors = _open(path).tensors
     layers = {key.rpartition(".")[0] for key in tensors}
     expected = {f"{layer}.{side}" for layer in layers for side in ("content", "style")}
     if not tensors or set(tensors) != expected:
@@ -770,11 +787,11 @@ def _fits(x: Tensor) -> bool:
     return all(least < size < 65504 or size == 0 for size in sizes)
 
 
-def rounded(up: Tensor, down: Tensor, dtype: torch.dtype, overflow: str) -> Pair:
-    """Round a batch of factors (n, out, r, …), (n, r, in, …) to ``dtype``, without loss of range.
+def fitted(up: Tensor, down: Tensor, dtype: torch.dtype, overflow: str) -> Pair:
+    """A batch of factors (n, out, r, …), (n, r, in, …), so that rounding them to ``dtype`` keeps their range.
 
-    Where a factor leaves what half precision can hold, each layer's two are first made of equal size by a
-    power of two, which leaves their product as it is.
+    Where a factor leaves what half precision can hold, each layer's two are made of equal size by a power of
+    two, which leaves their product as it is.
 
     Raises:
         LoRAError: with the message ``overflow``, where that does not help.
@@ -789,7 +806,7 @@ def rounded(up: Tensor, down: Tensor, dtype: torch.dtype, overflow: str) -> Pair
         up, down = up / shift, down * shift
         if not bool((up.abs().amax() < 65504) & (down.abs().amax() < 65504)):
             raise LoRAError(overflow)
-    return up.to(dtype), down.to(dtype)
+    return up, down
 
 
 def _write(
@@ -797,30 +814,43 @@ def _write(
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str],
     path: Path,
+    sources: Collection[Source] = (),
 ) -> None:
     """Stream tensors, in any order, into a safetensors file that appears whole or not at all.
 
-    ``kinds`` gives the shape and type of each before it comes. `safetensors.torch.save_file` took four times
-    as long, and writes in place.
+    ``kinds`` gives the shape and type of each before it comes. The header, which holds the names and hashes
+    of the ``sources``, is written last: they are hashed meanwhile. `safetensors.torch.save_file` took four
+    times as long, and writes in place.
     """
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    header: dict[str, Any] = {}
     at = 0
     for key, (shape, dtype) in sorted(kinds.items(), key=lambda kind: (-kind[1][1].itemsize, kind[0])):
         end = at + math.prod(shape) * dtype.itemsize
         header[key] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [at, end]}
         at = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+
+    def head(digests: Iterable[str]) -> bytes:
+        named = [{"file": s.name, "sha256": digest} for s, digest in zip(sources, digests, strict=True)]
+        known = {**metadata, "lorarar_sources": json.dumps(named)} if named else metadata
+        whole = {"__metadata__": dict(sorted(known.items())), **header}
+        text = json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+    begin = len(head("0" * 64 for _ in sources))
     aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
     try:
         with aside.open("xb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
+            with suppress(OSError, AttributeError):  # not every system or file system can
+                os.posix_fallocate(file.fileno(), 0, begin + at)
             for key, x in tensors:
                 x = x.detach().to("cpu", kinds[key][1]).contiguous()
                 if not _finite(x):
                     raise LoRAError(_not_finite(path, key, kinds[key][1]))
-                file.seek(8 + len(text) + header[key]["data_offsets"][0])
+                file.seek(begin + header[key]["data_offsets"][0])
                 file.write(x.reshape(-1).view(torch.uint8).numpy())
+            file.seek(0)
+            file.write(head(source.sha256 for source in sources))
         os.replace(aside, path)
     except OSError as error:
         raise LoRAError(f"{path}: cannot be written: {error.strerror}") from None
@@ -876,18 +906,15 @@ def save_lora(
         for layer, (up, down) in pairs:
             if dtype == torch.float16 and all(_finite(x.to(dtype)) for x in (up, down)):
                 overflow = _not_finite(path, keys[layer][0], dtype)
-                up, down = (x[0] for x in rounded(up[None], down[None], dtype, overflow))
+                up, down = (x[0] for x in fitted(up[None], down[None], dtype, overflow))
             yield keys[layer][0], up
             yield keys[layer][1], down
 
     # An alpha of the source's config must not be applied to factors that hold it already.
     kept = {k: v for k, v in lora.metadata.items() if k != "lora_adapter_metadata"}
     provenance = {"format": "pt", "lorarar_version": __version__}
-    if lora.sources:
-        sources = [{"file": source.name, "sha256": source.sha256} for source in lora.sources]
-        provenance["lorarar_sources"] = json.dumps(sources)
     with closing(lora.made()) as pairs:
-        _write(kinds, tensors(pairs), {**kept, **(metadata or {}), **provenance}, path)
+        _write(kinds, tensors(pairs), {**kept, **(metadata or {}), **provenance}, path, lora.sources)
 
 
 def _check_shapes_for_writing(

@@ -15,15 +15,18 @@ on whatever device the factors are on.
 
 import json
 import math
+import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lorarar.lora import LoRA, LoRAError, Outline, Pair, rounded
+from lorarar.lora import LoRA, LoRAError, Outline, Pair, fitted
 
 if TYPE_CHECKING:
     from lorarar.hypernet import Hypernetwork
@@ -155,9 +158,20 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _rounded(up: Tensor, down: Tensor, dtype: torch.dtype, layer: str) -> Pair:
+def _fitted(up: Tensor, down: Tensor, dtype: torch.dtype, layer: str) -> Pair:
     overflow = f"layer {layer}: the merged update overflows float16; use smaller weights"
-    return rounded(up, down, dtype, overflow)
+    return fitted(up, down, dtype, overflow)
+
+
+def _block(size: int, device: torch.device) -> Tensor:
+    """``size`` bytes, not to be read before they are written."""
+    if device.type != "cpu" or not size or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8, device=device)
+    # Hundreds of megabytes in pages of 4 kB: the kernel would take longer to hand them out than we to fill.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def _weighted(layer: str, pair: Pair, weight: float, dtype: torch.dtype | None = None) -> Pair:
@@ -166,8 +180,8 @@ def _weighted(layer: str, pair: Pair, weight: float, dtype: torch.dtype | None =
     dtype = dtype or down.dtype
     if weight != 1:
         down = down.to(_wide(down.dtype)) * weight
-    up, down = _rounded(up[None], down[None], dtype, layer)
-    return up[0], down[0]
+    up, down = (x[0].to(dtype) for x in _fitted(up[None], down[None], dtype, layer))
+    return up, down
 
 
 def _one_sided(content: LoRA, style: LoRA, content_weight: float, style_weight: float) -> dict[str, Pair]:
@@ -201,41 +215,66 @@ def _gated(
     """The concatenation along the rank, columns weighed by ``gates`` where given, by ``rest`` elsewhere."""
     shared = matching(content, style)
     sides = ((content, content_weight), (style, style_weight))
+    device = content[shared[0]][0].device
+
+    def outline(layer: str) -> Pair:
+        pairs = [side[layer] for side, _ in sides if layer in side]
+        (up, down), rank = pairs[0], sum(len(down) for _, down in pairs)
+        dtype = torch.promote_types(down.dtype, pairs[-1][1].dtype)
+        up = torch.empty((len(up), rank, *up.shape[2:]), dtype=dtype, device="meta")
+        return up, torch.empty((rank, *down.shape[1:]), dtype=dtype, device="meta")
 
     @torch.no_grad()
-    def work(names: list[str]) -> list[tuple[str, Pair]]:
-        dtype = torch.promote_types(content[names[0]][1].dtype, style[names[0]][1].dtype)
-        ups, downs = [], []
+    def work(item: tuple[list[str], Tensor | None]) -> Iterable[tuple[str, Pair]]:
+        names, room = item
+        n, likes = len(names), outline(names[0])
+        sizes = [n * like.nbytes for like in likes]
+        if room is None:
+            room = torch.empty(sum(sizes), dtype=torch.uint8, device=content[names[0]][0].device)
+        ups, downs = (
+            part.view(like.dtype).view(n, *like.shape)
+            for part, like in zip(room.split(sizes), likes, strict=True)
+        )
+        at = 0
         for which, (side, weight) in enumerate(sides):
             up = stacked([side[layer][0] for layer in names])
             down = stacked([side[layer][1] for layer in names])
+            wide = _wide(down.dtype)
             if names[0] in gates:
                 m = stacked([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
-                down = down.to(_wide(down.dtype)) * (m.to(down.device, _wide(down.dtype)) * weight)
+                down = down.to(wide) * (m.to(down.device, wide) * weight)
             elif weight * rest != 1:
-                down = down.to(_wide(down.dtype)) * (weight * rest)
-            up, down = _rounded(up, down, dtype, names[0])
-            ups.append(up)
-            downs.append(down)
-        return list(zip(names, zip(torch.cat(ups, 2), torch.cat(downs, 1), strict=True), strict=True))
+                down = down.to(wide) * (weight * rest)
+            up, down = _fitted(up, down, ups.dtype, names[0])
+            rank = down.shape[1]
+            ups.narrow(2, at, rank).copy_(up)  # rounds
+            downs.narrow(1, at, rank).copy_(down)
+            at += rank
+        return zip(names, zip(ups.unbind(), downs.unbind(), strict=True), strict=True)
 
-    def make() -> Iterator[tuple[str, Pair]]:
+    todo = [
+        names
+        for gated in (True, False)
+        for names in batches(content, style, [layer for layer in shared if (layer in gates) == gated])
+    ]
+
+    def make(rooms: Iterable[Tensor | None] = repeat(None)) -> Iterator[tuple[str, Pair]]:
         yield from _one_sided(content, style, content_weight, style_weight).items()
-        for gated in (True, False):
-            todo = list(batches(content, style, [layer for layer in shared if (layer in gates) == gated]))
-            for pairs in parallel(work, todo, content[shared[0]][0].device):
-                yield from pairs
+        for pairs in parallel(work, list(zip(todo, rooms, strict=False)), device):
+            yield from pairs
 
-    if not later:
-        return _ordered(content, style, dict(make()))
-    outline = {}
-    for layer in [*content, *(layer for layer in style if layer not in content)]:
-        pairs = [side[layer] for side, _ in sides if layer in side]
-        dtype = torch.promote_types(pairs[0][1].dtype, pairs[-1][1].dtype)
-        (up, down), rank = pairs[0], sum(len(down) for _, down in pairs)
-        up_shape, down_shape = (len(up), rank, *up.shape[2:]), (rank, *down.shape[1:])
-        outline[layer] = tuple(torch.empty(s, dtype=dtype, device="meta") for s in (up_shape, down_shape))
-    return Outline(outline, make, sources=(*content.sources, *style.sources))
+    if later:
+        layers = [*content, *(layer for layer in style if layer not in content)]
+        outlines = {layer: outline(layer) for layer in layers}
+        return Outline(outlines, make, sources=(*content.sources, *style.sources))
+    sizes = [len(names) * sum(like.nbytes for like in outline(names[0])) for names in todo]
+    starts = list(accumulate((size + -size % 64 for size in sizes), initial=0))
+    block = _block(starts.pop(), device)
+    rooms = [
+        block[start : start + size] if content[names[0]][0].device == device else None
+        for names, start, size in zip(todo, starts, sizes, strict=True)
+    ]
+    return _ordered(content, style, dict(make(rooms)))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -625,8 +664,9 @@ def compress(lora: LoRA, rank: int, *, progress: Progress = iter) -> LoRA:
         up, down = (stacked(x).to(_wide(dtype)) for x in zip(*pairs, strict=True))
         u, s, vh = _svd(up, down, rank)
         root = s[:, :rank].sqrt()
-        ups, downs = _rounded(u * root[:, None], root[..., None] * vh, dtype, names[0])
-        factors = zip(names, ups.contiguous().unbind(), downs.contiguous().unbind(), strict=True)
+        factors = _fitted(u * root[:, None], root[..., None] * vh, dtype, names[0])
+        ups, downs = (x.to(dtype).contiguous() for x in factors)
+        factors = zip(names, ups.unbind(), downs.unbind(), strict=True)
         return {layer: _shaped((u_k, d_k), lora[layer]) for layer, u_k, d_k in factors}, s.double().square()
 
     device = next(iter(lora.values()))[0].device if lora else torch.device("cpu")

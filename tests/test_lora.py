@@ -680,6 +680,32 @@ def test_one_line_says_what_is_wrong(tmp_path, name, suffix):
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
+def test_halves_whose_sum_overflows_are_finite_and_what_is_not_among_them_is_found(tmp_path):
+    up, down = (torch.full(shape, 6e4, dtype=torch.float16) for shape in ((12, 4), (4, 6)))
+    path = write(tmp_path / "a.safetensors", "diffusers", {QUERY: (up, down), OUT: (up, down)})
+    assert torch.equal(load_lora(path)[OUT][0], up)
+    for wrong in (float("nan"), float("inf"), float("-inf")):
+        bad = down.clone()
+        bad[3, 5] = wrong
+        path = write(tmp_path / "b.safetensors", "diffusers", {QUERY: (up, down), OUT: (up, bad)})
+        with pytest.raises(LoRAError, match=f"layer {OUT}: NaN or infinity"):
+            load_lora(path)
+
+
+def test_tensors_of_several_types_and_off_their_alignment_are_read(tmp_path):
+    (up, down), alpha = matrices(QUERY), torch.tensor(2, dtype=torch.int16)
+    stem = kohya(QUERY)
+    tensors = {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down.half(), f"{stem}.alpha": alpha}
+    save_file(tensors, tmp_path / "mixed.safetensors")
+    data = (tmp_path / "mixed.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    odd = (size + 1).to_bytes(8, "little") + data[8 : 8 + size] + b" " + data[8 + size :]
+    (tmp_path / "odd.safetensors").write_bytes(odd)
+    for name in ("mixed", "odd"):
+        read_up, read_down = load_lora(tmp_path / f"{name}.safetensors")[QUERY]
+        assert torch.equal(read_up, up / 2) and torch.equal(read_down, down.half())
+
+
 def test_no_pickle_is_executed(tmp_path):
     class Bomb:
         def __reduce__(self):
