@@ -64,7 +64,7 @@ def test_clip_t_is_what_clip_says_of_a_pair(clip):
     for image, text in zip(IMAGES, TEXTS, strict=True):
         with torch.no_grad():
             said = model(pixel_values=pixels(image[None]), **words(text, return_tensors="pt"))
-        expected.append(float(said.logits_per_image / model.logit_scale.exp()))
+        expected.append((said.logits_per_image / model.logit_scale.exp()).item())
     encoder = load_encoder(folder, "cpu")
     np.testing.assert_allclose(text_similarity(encoder, IMAGES, TEXTS), expected, atol=2e-5)
     for_all = text_similarity(encoder, IMAGES, TEXTS[0])
