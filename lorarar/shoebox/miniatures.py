@@ -155,27 +155,29 @@ def sensitivity(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def align(autoencoder: AutoencoderKL, latents: Tensor) -> list[float]:
-    """Turn and scale the latents so that distances between latents are distances between pictures.
+    """Turn the latents into channels in the order of what they show: colour and light first, texture last.
 
-    Channels then come in the order of what they show, colour first, texture last, each as large as what it
-    shows; all together have unit variance. The 1 × 1 convolutions on either side of the latents take the
-    change up exactly, the decoded pictures stay. (diffusers' SDXL pipeline would read `latents_mean` of a
-    config for four channels only.) latents: a sample (n, channels, h, w). Returns the standard deviation of
-    each channel.
+    The channels are uncorrelated, and each direction that shows in pictures gets unit variance. (At first
+    channels were left as large as what they show. Four hundred steps into training, the UNet was then worse
+    at removing noise than a linear filter; with equal channels it was better by a sixth.) Directions that
+    hardly show, some of which a light KL term leaves in every autoencoder, get a tenth of it, so that their
+    errors do not count. The 1 × 1 convolutions on either side of the latents take the change up exactly, the
+    decoded pictures stay; diffusers' SDXL pipeline would read `latents_mean` of a config for four channels
+    only. latents: a sample (n, channels, h, w). Returns how much each channel shows: the standard deviation
+    it gives to pictures, as a share of the first one's.
     """
     both, back = autoencoder.quant_conv, autoencoder.post_quant_conv
     channels = latents.shape[1]
     flat = latents.double().permute(1, 0, 2, 3).flatten(1)
     mean, covariance = flat.mean(1), torch.cov(flat)
     metric = sensitivity(autoencoder, latents[:256]).double()
-    # What hardly shows still keeps some size, so that errors in it stay near what the decoder has seen.
     metric += 1e-4 * metric.diagonal().mean() * torch.eye(channels).to(metric)
     # M = RRᵀ makes y = Rᵀz a picture's distance; the eigenvectors of y's covariance are the channels.
     root = torch.linalg.cholesky(metric)
     variance, axes = torch.linalg.eigh(root.T @ covariance @ root)
-    variance, axes = variance.flip(0), axes.flip(1)
-    scale = (channels / variance.sum()).sqrt()
-    turn = scale * axes.T @ root.T
+    shown, axes = variance.flip(0).sqrt(), axes.flip(1)
+    size = torch.where(shown > 0.005 * shown[0], 1.0, 0.1)
+    turn = (size / shown)[:, None] * axes.T @ root.T
     undo = torch.linalg.inv(turn)
     weight, bias = both.weight[:, :, 0, 0].double(), both.bias.double()
     back.bias += (back.weight[:, :, 0, 0].double() @ mean).to(back.bias)
@@ -186,7 +188,7 @@ def align(autoencoder: AutoencoderKL, latents: Tensor) -> list[float]:
     spread = torch.linalg.vector_norm(turn, dim=1).square().log()
     both.weight[channels:, :, 0, 0] = weight[channels:].mean(0).expand(channels, -1).to(both.weight)
     both.bias[channels:] = (bias[channels:].mean() + spread).to(both.bias)
-    return [round(float(v), 3) for v in scale * variance.sqrt()]
+    return [round(float(v), 4) for v in shown / shown[0]]
 
 
 def unet(

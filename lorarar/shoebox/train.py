@@ -294,7 +294,7 @@ def train_vae(
 ) -> dict:
     """Train the autoencoder on reconstruction and a light KL term (Rombach et al. 2022); measure PSNR.
 
-    At the end its latents are aligned (`miniatures.align`), so that diffusion's loss weighs what one sees.
+    At the end its latents are turned into uncorrelated channels of unit variance (`miniatures.align`).
     `init`: a pipeline folder whose decoder is trained on, its latents staying as they are. Writes
     `out`/base/vae.
     """
@@ -341,7 +341,7 @@ def train_vae(
 
         if init is None:
             sample = torch.cat([code(images[i : i + 64]) for i in range(0, min(2048, len(images)), 64)])
-            facts["spread of the latents"] = miniatures.align(model, sample)
+            facts["what the channels show"] = miniatures.align(model, sample)
         model.half().save_pretrained(out / "base" / "vae")
         model.float()
         batches = [held[i : i + 60] for i in range(0, len(held), 60)]
