@@ -43,7 +43,7 @@ from tqdm import tqdm
 from lorarar import klora
 from lorarar.dreambooth import train_lora
 from lorarar.hypernet import Hypernetwork
-from lorarar.judge import Entry, Verdicts, bootstrap, by_pair, entry, majority, votes
+from lorarar.judge import Entry, Verdicts, bootstrap, entry, heat_maps, majority, votes
 from lorarar.lora import LoRA, load_coefficients, load_lora, save_coefficients, save_lora
 from lorarar.merging import merge
 from lorarar.metrics import CLIP, DINO, Encoder, image_similarity, load_encoder, text_similarity
@@ -734,7 +734,7 @@ def agreement(one: Mapping[str, Verdicts], other: Mapping[str, Verdicts]) -> dic
 
 def maps(said: Verdicts, subjects: int) -> tuple[np.ndarray, np.ndarray]:
     """Return figure A7's two heat maps of a method, average and best case, each (subjects, styles)."""
-    return tuple(by_pair(said.right, case).reshape(subjects, -1) for case in ("average", "best"))
+    return heat_maps(said.right.reshape(subjects, -1, said.right.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -758,7 +758,7 @@ def samples(
     """Choose an image for each row of figure A3, whatever it looks like: the first that has the verdicts.
 
     Methods are tried in the mapping's order. Of a method's pairs those come first whose subject and style
-    are not on the sheet yet. A row without such an image is left out.
+    are not on the sheet yet, then those that are not. A row without such an image is left out.
 
     Args:
         found: verdicts of (pairs, images).
@@ -776,8 +776,9 @@ def samples(
                     zip(*(divmod(s.pair, width) for s in chosen), strict=True) if chosen else ((), ())
                 )
                 new = (pair // width not in rows) + (pair % width not in columns)
-                options.append((place, -new, int(pair), int(image), method))
-        for _, _, pair, image, method in sorted(options):
+                seen = any(pair == s.pair for s in chosen)
+                options.append((place, -new, seen, int(pair), int(image), method))
+        for *_, pair, image, method in sorted(options):
             sample = Sample(method, pair, image, subject, style)
             if sample not in chosen:
                 chosen.append(sample)

@@ -1,6 +1,7 @@
 """The experiment: methods, cells that are whole or absent, one seed list, verdicts, tables, records."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ QUICK = ["base", "direct", "k-lora"]
 @pytest.fixture(scope="module")
 def scale():
     recipe = Recipe(rank=2, steps=2, learning_rate=3e-2, batch_size=2)
-    fit = Fit(steps=2, batch_size=2)
+    fit = Fit(steps=2, learning_rate=0.3, batch_size=2)
     return Scale("tiny", "data/base", 32, 2, 2.0, "float32", content=recipe, style=recipe, ziplora=fit)
 
 
@@ -56,13 +57,14 @@ def data(place, scale, monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(place, scale, tmp_path_factory):
-    """All methods on two subjects and two styles, two images each, and the pipeline that made them."""
+    """All methods on one pair, some on two by two, two images each; and the pipeline that made them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORARAR_DATA", str(place))
         out = tmp_path_factory.mktemp("whole")
         run = setting("validation", scale, names=NAMES, out=out, count=2, device="cpu", progress=False)
         pipe = models.load_pipeline(scale, "cpu")
-        experiment.images(run, pipe=pipe)
+        experiment.images(run, wanted=PAIRS[1:2], pipe=pipe)
+        experiment.images(run, QUICK, pipe=pipe)
     return run, pipe
 
 
@@ -93,22 +95,16 @@ def test_every_method_makes_every_cell_from_the_same_seeds(whole):
         "direct", "ties", "dare", "dare-ties", "np-lora", "joint", "k-lora", "ziplora", "lorarar"
     }  # fmt: skip
     assert {name for name, m in METHODS.items() if m.reference} == {"base", "content", "style"}
+    shown = []
     for name in METHODS:
-        for subject, style in PAIRS:
-            facts, images = experiment.read_cell(experiment.cell_of(run, name, (subject, style)))
-            assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
-            assert (facts["seeds"], facts["prompt"]) == ([0, 1], zoo.words(subject, style))
-            assert facts["seconds"] >= 0
+        facts, images = experiment.read_cell(experiment.cell_of(run, name, PAIRS[1]))
+        assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
+        assert (facts["seeds"], facts["prompt"]) == ([0, 1], zoo.words(*PAIRS[1]))
+        assert facts["seconds"] >= 0
+        shown.append(images)
     assert not list(run.out.rglob(".*")), "nothing is left aside"
-    shown = experiment.overview(run, list(METHODS)).astype(int)
-    assert shown.shape == (4, len(METHODS), 32, 32, 3)
-    same = [
-        (one, other)
-        for i, one in enumerate(METHODS)
-        for j, other in enumerate(METHODS)
-        if i < j and (shown[:, i] == shown[:, j]).all()
-    ]
-    assert not same, "no two methods make the same images"
+    assert len(np.unique(shown, axis=0)) == len(METHODS), "no two methods make the same images"
+    assert experiment.overview(run, QUICK).shape == (4, len(QUICK), 32, 32, 3)
 
 
 def test_images_are_those_of_the_method(whole):
@@ -139,7 +135,7 @@ def test_images_are_those_of_the_method(whole):
 def test_papers_ties_is_pefts(whole):
     """By hand: uniform weights and density 0.5, the trimmed, elected mean of A and of B."""
     run, pipe = whole
-    (task,) = experiment.tasks(run, [PAIRS[0]], pipe)
+    (task,) = experiment.tasks(run, [PAIRS[1]], pipe)
     merged = METHODS["ties"].merge(task, **METHODS["ties"].options)
     layer = next(iter(merged))
     for which in (0, 1):
@@ -152,15 +148,15 @@ def test_papers_ties_is_pefts(whole):
         stack = torch.stack(kept)
         agrees = stack.sign() == torch.where(stack.sum(0) >= 0, 1, -1)
         want = (stack * 0.5**0.5 * agrees).sum(0) / agrees.sum(0).clamp(min=1)
-        assert torch.allclose(merged[layer][which].float(), want.float(), atol=2e-3)
+        assert torch.allclose(merged[layer][which].float(), want.float(), rtol=2e-3, atol=1e-5)
 
 
 def test_joint_training_sees_both_concepts(whole):
     """The multi-concept LoRA: one adapter of the content's rank, both sets of pictures and captions."""
     run, _ = whole
-    lora = load_lora(run.out / "made" / "joint" / f"{experiment.slug(PAIRS[0])}.safetensors")
+    lora = load_lora(run.out / "made" / "joint" / f"{experiment.slug(PAIRS[1])}.safetensors")
     facts = json.loads(lora.metadata["lorarar_training"])
-    assert facts["prompts"] == [["a sks dog"] * 5, zoo.pictures("oil painting #1")[1]]
+    assert facts["prompts"] == [["a sks dog"] * 5, zoo.pictures("watercolor painting #1")[1]]
     assert (facts["steps"], facts["rank"]) == (4, 2)
     assert all(delta_weight(pair).abs().max() > 0 for pair in lora.values())
 
@@ -169,8 +165,8 @@ def test_what_is_there_stays(whole):
     run, pipe = whole
     files = [path for path in run.out.rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
-    cells = experiment.images(run, pipe=pipe)
-    assert len(cells) == len(METHODS) * 4
+    assert len(experiment.images(run, wanted=PAIRS[1:2], pipe=pipe)) == len(METHODS)
+    assert len(experiment.images(run, QUICK, pipe=pipe)) == len(QUICK) * 4
     assert {path: path.stat().st_mtime_ns for path in run.out.rglob("*") if path.is_file()} == before
 
 
@@ -186,13 +182,13 @@ def test_a_stopped_run_leaves_whole_cells_and_goes_on(whole, run, monkeypatch):
 
     monkeypatch.setattr(experiment, "generate", failing)
     with pytest.raises(KeyboardInterrupt):
-        experiment.images(run, QUICK, pipe=pipe)
+        experiment.images(run, QUICK[:2], pipe=pipe)
     cells = [path.parent for path in run.out.rglob("cell.json")]
     assert len(cells) == 4 and not list(run.out.rglob(".*"))
     assert all(experiment.read_cell(cell)[1].shape == (2, 32, 32, 3) for cell in cells)
     assert not pipe.get_list_adapters(), "the pipeline is as it was"
-    experiment.images(run, QUICK, pipe=pipe)
-    assert len(calls) == 5 + 8, "only what was missing is made"
+    experiment.images(run, QUICK[:2], pipe=pipe)
+    assert len(calls) == 5 + 4, "only what was missing is made"
 
 
 def test_what_a_kill_left_aside_is_no_cell(whole, run):
@@ -217,7 +213,9 @@ def test_another_lora_makes_another_cell_and_drops_its_verdicts(whole, run, tmp_
     (cell / "verdicts-critic.json").write_text("{}")
     first = experiment.read_cell(cell)[1]
     zoo.train(["dog #2"], tmp_path / "other", run.scale, seed=1, device="cpu", progress=False)
-    zoo.train([PAIRS[0][1]], tmp_path / "other", run.scale, device="cpu", progress=False)
+    same = zoo.file_of(PAIRS[0][1], tmp_path / "other")
+    same.parent.mkdir()
+    shutil.copy(zoo.file_of(PAIRS[0][1], run.loras), same)
     experiment.images(replace(run, loras=tmp_path / "other"), ["content"], [PAIRS[0]], pipe=pipe)
     assert not np.array_equal(experiment.read_cell(cell)[1], first)
     assert not (cell / "verdicts-critic.json").exists()
@@ -279,8 +277,8 @@ def by_brightness(seen=None):
     return Judge("bright", "first", shows)
 
 
-def test_verdicts_are_kept_and_in_the_order_of_the_pairs(whole, run):
-    experiment.images(run, QUICK, pipe=whole[1])
+def test_verdicts_are_kept_and_in_the_order_of_the_pairs(whole):
+    run, _ = whole
     seen = []
     found = experiment.judged(run, by_brightness(seen), QUICK)
     assert len(seen) == len(QUICK) * 4 * 2
@@ -300,8 +298,8 @@ def test_verdicts_are_kept_and_in_the_order_of_the_pairs(whole, run):
         experiment.verdicts(run, "nobody", QUICK)
 
 
-def test_the_critic_judges(whole, run):
-    experiment.images(run, ["base"], pipe=whole[1])
+def test_the_critic_judges(whole):
+    run, _ = whole
     judge = experiment.find_judge("critic")
     found = experiment.judged(run, judge, ["base"])["base"]
     images = experiment.read_cell(experiment.cell_of(run, "base", PAIRS[2]))[1]
@@ -375,7 +373,7 @@ def test_samples_show_each_kind_and_spread():
         assert FOUND[row.method].subject[row.pair, row.image] == row.subject
         assert FOUND[row.method].style[row.pair, row.image] == row.style
     assert rows[0] == Sample("lorarar", 0, 0, True, True)
-    assert rows[3].pair == 3, "a subject and a style that the sheet has not shown"
+    assert rows[3].pair == 3, "a pair that the sheet has not shown"
     nothing = {"lorarar": said([[0, 0]], [[0, 0]])}
     assert experiment.samples(nothing, 1) == []
 
@@ -404,9 +402,9 @@ def test_hypernetworks_lie_with_their_scale(place, scale):
     assert experiment.hypernetwork_of("smoke") == experiment.hypernetwork_of("shoebox")
 
 
-def test_metrics_compare_with_the_right_references(whole, run, monkeypatch):
+def test_metrics_compare_with_the_right_references(whole, monkeypatch):
     """With encoders that see the mean colour only, against the cosines by hand."""
-    experiment.images(run, QUICK, pipe=whole[1])
+    run, _ = whole
 
     def unit(images):
         means = images.reshape(len(images), -1, 3).astype(float).mean(1)
