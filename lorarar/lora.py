@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -362,16 +362,17 @@ def _show(text: str) -> str:
 
 
 class _File(NamedTuple):
-    """An open safetensors file; ``finite`` only says that all its numbers are, not that one is not."""
+    """What a safetensors file holds; ``finite`` only says that all its numbers are, not that one is not."""
 
-    whole: Tensor  # its bytes, mapped and not copied, as are the tensors wherever that can be
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     finite: bool
 
 
-def _sha256(whole: Tensor) -> str:
-    return hashlib.sha256(whole.numpy()).hexdigest()
+def _sha256(file: BinaryIO) -> str:
+    # Read, not mapped: a thread that looks at a map of a file which is cut short meanwhile ends the process.
+    with file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _regular(path: Path) -> bytes:
@@ -446,7 +447,7 @@ def _mapped(path: Path, file: safe_open) -> _File:
         else:  # not aligned to its type, or of a type that only alphas have
             finite = False
             tensors |= {key: file.get_tensor(key) for key in run}
-    return _File(whole, tensors, file.metadata() or {}, finite)
+    return _File(tensors, file.metadata() or {}, finite)
 
 
 def _finite(x: Tensor) -> bool:
@@ -536,8 +537,8 @@ def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
         LoRAError: the file is not a whole, plain LoRA. Pickles are never opened.
     """
     path = Path(path)
-    whole, tensors, metadata, finite = _open(path)
-    source = Source(path.name, _HASHING.submit(_sha256, whole))
+    tensors, metadata, finite = _open(path)
+    source = Source(path.name, _HASHING.submit(_sha256, path.open("rb")))
     layers, dialects = _group(path, tensors, convert)
     peft = any(dialect.startswith("peft") for dialect in dialects)
     configs = _configs(path, metadata, peft)
