@@ -546,7 +546,9 @@ class Projection(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Compare features (n, width) with the prototypes: cosines (n, outputs)."""
-        return F.normalize(self.mlp(features).float(), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
+        unit = F.normalize(self.mlp(features).float(), dim=-1)
+        with torch.autocast(unit.device.type, enabled=False):  # to divide by 0.04 takes full precision
+            return unit @ F.normalize(self.prototypes.float(), dim=-1).T
 
 
 def crops(images: Tensor, side: int, smallest: float, largest: float) -> Tensor:
