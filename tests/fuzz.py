@@ -401,6 +401,7 @@ def run(cases: int, seed: int = 0, keep: Path | None = None, progress: bool = Fa
     """Run the cases; how many were merged, refused and failed. Failing files are kept in ``keep``."""
     from tqdm import trange
 
+    import lorarar.merging  # noqa: F401 (torch: a case's time must not run while it is imported)
     from lorarar.cli import main
 
     seeds, counts = corpus(), Counter()
