@@ -126,7 +126,7 @@ def snakemake(folder, *arguments, **options):
     """Run the workflow at smoke scale in a folder, its data in there too."""
     command = [
         sys.executable, "-m", "snakemake", "-s", str(ROOT / "data" / "Snakefile"), "--directory", str(folder),
-        "--cores", "2", "--nocolor", *arguments,
+        "--nocolor", *([] if "--executor" in arguments else ["--cores", "2"]), *arguments,
         "--config", f"data={folder / 'data'}", "scale=smoke", "small=1",
     ]  # fmt: skip
     return subprocess.Popen(
@@ -214,9 +214,9 @@ def test_names_of_the_workflow_are_the_projects():
 
 @needs_snakemake
 def test_a_killed_run_goes_on_and_ends_in_a_manifest(place):
-    """Two LoRAs by the workflow; everything is killed in the middle of the first."""
-    files = [zoo.file_of(name, place / "data" / "loras") for name in ("dog #2", "oil painting #1")]
-    targets = [*map(str, files), "--rerun-triggers", "mtime", "--quiet", "all"]
+    """A LoRA by the workflow; everything is killed in the middle of it."""
+    path = zoo.file_of("dog #2", place / "data" / "loras")
+    targets = [str(path), "--rerun-triggers", "mtime", "--quiet", "all"]
     process = snakemake(place, *targets)
     deadline = time.monotonic() + 600
     while not list(place.rglob("*.lock")) and time.monotonic() < deadline and process.poll() is None:
@@ -226,13 +226,13 @@ def test_a_killed_run_goes_on_and_ends_in_a_manifest(place):
     process.wait()
     finished(snakemake(place, "--unlock"))
     finished(snakemake(place, *targets, "--rerun-incomplete"))
-    assert all(path.is_file() for path in files)
+    assert path.is_file()
     environment = {**os.environ, "LORARAR_DATA": str(place / "data"), "PYTHONPATH": str(ROOT)}
     for step in ("gather", "check"):
         command = [sys.executable, "-m", "lorarar.artefacts", step]
         assert subprocess.run(command, cwd=place, env=environment).returncode == 0
     found = json.loads((place / "data" / "manifest.json").read_text())["artefacts"]
-    assert set(found) == {"loras/subjects/dog-2.safetensors", "loras/styles/oil-painting-1.safetensors"}
+    assert list(found) == ["loras/subjects/dog-2.safetensors"]
     assert found["loras/subjects/dog-2.safetensors"]["command"].startswith(
         "lorarar zoo train --names 'dog #2'"
     )
