@@ -29,6 +29,8 @@ from lorarar.shoebox import miniatures, world
 
 GROUPS = 12_000
 """Groups of drawings (six images each) that the miniatures are trained on."""
+TEXT = 0.2
+"""Share of the base's steps in which the text encoders learn too; then, as SDXL's, they stay as they are."""
 HELD_OUT = 200
 """Groups of drawings, from the next seed, that measurements are made on."""
 
@@ -50,9 +52,9 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "clip": Recipe(480, 128, 1e-3),
+    "clip": Recipe(720, 128, 1e-3),
     "vae": Recipe(9_000, 8, 2e-3, decay=0.5, weight_decay=1e-4),
-    "base": Recipe(1_900, 32, 1e-3, decay=0.35),
+    "base": Recipe(9_500, 32, 1e-3, decay=0.4),
     "critic": Recipe(900, 96, 1e-3),
 }
 
@@ -375,7 +377,7 @@ def train_base(
     groups: int = GROUPS,
     init: Path | None = None,
 ) -> dict:
-    """Train the UNet of the pipeline on drawings and captions, and CLIP's text encoders on with it.
+    """Train the UNet of the pipeline on drawings and captions, and at first CLIP's text encoders with it.
 
     v-prediction with zero terminal SNR (Lin et al. 2024); one caption in ten is dropped to zeros, which is
     SDXL's empty prompt, for classifier-free guidance (Ho & Salimans 2022). `init`: a pipeline folder whose
@@ -411,8 +413,9 @@ def train_base(
     def loss(indices: Tensor, step: int) -> dict[str, Tensor]:
         clean = latents[indices].float().to(device)
         text = ids[indices, torch.randint(2, (len(indices),))].to(device)
-        one = first(text, output_hidden_states=True).hidden_states[-2]
-        two = second(text, output_hidden_states=True)
+        with torch.set_grad_enabled(step < TEXT * recipe.steps):
+            one = first(text, output_hidden_states=True).hidden_states[-2]
+            two = second(text, output_hidden_states=True)
         keep = (torch.rand(len(indices), device=device) > 0.1).float()
         hidden = torch.cat([one, two.hidden_states[-2]], -1) * keep.view(-1, 1, 1)
         added = {
