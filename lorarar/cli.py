@@ -577,10 +577,11 @@ def add_shoebox(commands: Commands) -> None:
     parser = command(
         commands,
         "shoebox",
-        "Draw the shoebox world, train its miniatures (clip, vae, critic, then base), measure the base.",
+        "Draw the world, train its miniatures (clip, vae, critic, judge, dino, base), measure the base.",
         "lorarar shoebox base --steps 7000 --out data/shoebox",
     )
-    parser.add_argument("step", choices=("draw", "clip", "vae", "critic", "base", "measure"))
+    steps = ("draw", "clip", "vae", "critic", "judge", "dino", "base", "measure")
+    parser.add_argument("step", choices=steps)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: shoebox in the data folder")
     parser.add_argument(
         "--checkpoints", type=Path, metavar="DIR", default=Path("runs"), help="default: %(default)s"
@@ -610,6 +611,9 @@ def _shoebox(options: argparse.Namespace) -> None:
     from lorarar.models import data_folder, find_device
     from lorarar.shoebox import critic, train, world
 
+    if options.step in ("judge", "dino"):
+        from lorarar.shoebox import eyes
+
     out = options.out or data_folder() / "shoebox"
     device = str(find_device(options.device))
     groups = options.groups or train.GROUPS
@@ -631,6 +635,8 @@ def _shoebox(options: argparse.Namespace) -> None:
         "vae": lambda: train.train_vae(*arguments, init=options.init),
         "critic": lambda: critic.train_critic(*arguments),
         "base": lambda: train.train_base(*arguments, init=options.init),
+        "judge": lambda: eyes.train_judge(*arguments),
+        "dino": lambda: eyes.train_dino(*arguments),
     }[options.step]()
     print(json.dumps(trained, indent=1))
 
@@ -905,6 +911,109 @@ def _generate(options: argparse.Namespace) -> None:
         print(f"{options.output}: {len(images)} × {images.shape[2]} × {images.shape[1]} pixels")
 
 
+# ---------------------------------------------------------------------------------------------------------
+# lorarar judge, lorarar metrics
+
+
+def _add_looked_at(parser: argparse.ArgumentParser) -> None:
+    """Add what the two commands that look at images have in common."""
+    parser.add_argument("images", metavar="IMAGES", type=Path, help="a folder of images to look at")
+    parser.add_argument("--subject", metavar="DIR", type=Path, required=True, help="images of the subject")
+    parser.add_argument("--style", metavar="DIR", type=Path, required=True, help="images in the style")
+    parser.add_argument(
+        "--scale", metavar="NAME", default="shoebox", help="whose models look; default: %(default)s"
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def add_judge(commands: Commands) -> None:
+    """``lorarar judge IMAGES --subject DIR --style DIR --words TEXT``: MARS² of a folder."""
+    parser = command(
+        commands,
+        "judge",
+        "Let a multimodal language model say whether each image shows the subject in the style (MARS²).",
+        'lorarar judge images --subject my-dog --style paintings --words "oil painting"',
+    )
+    _add_looked_at(parser)
+    parser.add_argument("--words", metavar="TEXT", required=True, help='the style in words: "oil painting"')
+    parser.add_argument(
+        "--judge",
+        metavar="SOURCE",
+        help="a model's folder or id, or the address of an OpenAI-compatible server; default: the scale's",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="of a server: which of its models; default: the first"
+    )
+    parser.add_argument("--batch-size", metavar="N", type=int, default=16, help="default: %(default)s")
+    parser.set_defaults(run=_judge)
+
+
+def _judge(options: argparse.Namespace) -> None:
+    from lorarar.judge import find_judge, judge_files
+    from lorarar.models import find_scale, local
+
+    if not options.words.strip():
+        raise ValueError('--words: say what the style is called, such as "oil painting"')
+    source = options.judge or str(local(find_scale(options.scale).judge))
+    for folder in (options.images, options.subject, options.style):
+        _check_folder(folder)
+    if source.startswith(("http://", "https://")):
+        ask = find_judge(source, model=options.model, progress=not options.json)
+    else:
+        if options.model:
+            raise ValueError("--model goes with the address of a server; give a model's folder to --judge")
+        asked = {"device": options.device, "batch_size": options.batch_size, "progress": not options.json}
+        ask = find_judge(source, **asked)
+    found = judge_files(ask, options.images, options.subject, options.style, options.words)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return
+    width = max(len(row["file"]) for row in found["images"])
+    for row in found["images"]:
+        answers = "  ".join(
+            f"{axis} {'yes' if row[axis] else 'no ':<3} {row[f'{axis} votes']:>5}"
+            for axis in ("subject", "style")
+        )
+        print(f"{row['file']:<{width}}  {answers}  {'right' if row['right'] else 'wrong'}")
+    print(f"{found['right']:.1%} of {len(found['images'])} images show the subject in the style")
+
+
+def add_metrics(commands: Commands) -> None:
+    """``lorarar metrics IMAGES --subject DIR --style DIR --prompt TEXT``: CLIP-I, DINO and CLIP-T."""
+    parser = command(
+        commands,
+        "metrics",
+        "Measure how alike images are to a style's (CLIP-I), a subject's (DINO) and a prompt (CLIP-T).",
+        'lorarar metrics images --subject my-dog --style paintings --prompt "a dog in oil painting style"',
+    )
+    _add_looked_at(parser)
+    parser.add_argument("--prompt", metavar="TEXT", required=True, help="what the images were made from")
+    parser.set_defaults(run=_metrics)
+
+
+def _metrics(options: argparse.Namespace) -> None:
+    from lorarar.metrics import load_encoder, measure_files
+    from lorarar.models import find_scale, local
+
+    scale = find_scale(options.scale)
+    folders = (options.images, options.subject, options.style)
+    for folder in folders:
+        _check_folder(folder)
+    clip, dino = (load_encoder(str(local(model)), options.device) for model in (scale.clip, scale.dino))
+    found = measure_files(clip, dino, *folders, options.prompt)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        for name, value in found.items():
+            print(f"{name:<7}{value:.4f}")
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give a folder of images")
+
+
 COMMANDS = [
     add_info,
     add_merge,
@@ -914,6 +1023,8 @@ COMMANDS = [
     add_zoo,
     add_train_lora,
     add_generate,
+    add_judge,
+    add_metrics,
 ]
 
 

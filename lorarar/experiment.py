@@ -46,8 +46,18 @@ from lorarar.hypernet import Hypernetwork
 from lorarar.judge import Entry, Verdicts, bootstrap, entry, heat_maps, majority, votes
 from lorarar.lora import LoRA, load_coefficients, load_lora, save_coefficients, save_lora
 from lorarar.merging import merge
-from lorarar.metrics import CLIP, DINO, Encoder, image_similarity, load_encoder, text_similarity
-from lorarar.models import Recipe, Scale, _quiet, data_folder, find_scale, generate, load_pipeline, loaded
+from lorarar.metrics import Encoder, image_similarity, load_encoder, text_similarity
+from lorarar.models import (
+    Recipe,
+    Scale,
+    _quiet,
+    data_folder,
+    find_scale,
+    generate,
+    load_pipeline,
+    loaded,
+    local,
+)
 from lorarar.objective import Trained
 
 with _quiet():
@@ -618,10 +628,10 @@ def find_judge(name: str, scale: str | Scale = "shoebox", device: str | None = N
     from lorarar import judge
 
     if not source:
-        small = data_folder() / "shoebox" / "judge"
-        source = str(small) if find_scale(scale).name in ("smoke", "shoebox") else judge.LLAVA_CRITIC
-        if source == str(small) and not small.is_dir():
-            raise ValueError(f"no judge in {small}: train it first, or use critic")
+        model = find_scale(scale).judge
+        source = str(local(model))
+        if model.startswith("data/") and not Path(source).is_dir():
+            raise ValueError(f"no judge in {source}: train it with `lorarar shoebox judge`, or use critic")
     served = source.startswith(("http://", "https://"))
     ask = judge.find_judge(source) if served else judge.find_judge(source, device=device)
 
@@ -879,9 +889,8 @@ def times(
 
 def encoders(scale: str | Scale) -> tuple[str, str]:
     """Return where a scale's CLIP and DINO are: the miniatures in the data folder, or the public models."""
-    if find_scale(scale).name in ("smoke", "shoebox"):
-        return str(data_folder() / "shoebox" / "clip"), str(data_folder() / "shoebox" / "dino")
-    return CLIP, DINO
+    scale = find_scale(scale)
+    return str(local(scale.clip)), str(local(scale.dino))
 
 
 def measured(

@@ -61,9 +61,6 @@ STYLE_PROMPT: tuple[Any, ...] = (
     "Is the test image in the {style} style?\nAnswer with Yes or No only.",
 )
 
-LLAVA_CRITIC = "FuryMartin/llava-critic-7b-hf"
-"""The paper's judge, lmms-lab/llava-critic-7b, in the format that transformers reads."""
-
 
 class Question(NamedTuple):
     """One thing to ask: does `image` show what `reference` shows? Images are (h, w, 3) uint8.

@@ -19,10 +19,6 @@ from torch import Tensor, nn
 
 from lorarar.models import _quiet, find_device
 
-CLIP = "openai/clip-vit-large-patch14"
-DINO = "facebook/dino-vits16"
-"""The public models that the papers use (DreamBooth §4.1, LoRA.rar table A2)."""
-
 
 class Encoder(NamedTuple):
     """A model that turns images, and if it is a CLIP also texts, into vectors."""

@@ -56,7 +56,9 @@ class Scale:
     ``base`` is a Hugging Face model id, or a path that begins with ``data/`` and lies in the project's data
     folder. ``dtype`` and ``variant`` apply on a GPU: a CPU always computes in float32. ``size`` is the
     image's side in pixels. ``hypernetwork_pairs`` is how many (content, style) pairs the hypernetwork sees
-    while it trains.
+    while it trains. ``judge`` is MARS²'s model, by default the paper's in the format that transformers reads;
+    ``clip`` and ``dino`` are those of CLIP-I, CLIP-T and DINO, by default the papers' (DreamBooth §4.1,
+    LoRA.rar table A2).
     """
 
     name: str
@@ -72,9 +74,13 @@ class Scale:
     hypernetwork: Fit = field(default_factory=lambda: Fit(steps=5000))
     hypernetwork_pairs: int = 100
     gradient_checkpointing: bool = False
+    judge: str = "FuryMartin/llava-critic-7b-hf"
+    clip: str = "openai/clip-vit-large-patch14"
+    dino: str = "facebook/dino-vits16"
 
 
 _SHOEBOX = Recipe(rank=8, steps=250, learning_rate=1e-3, batch_size=4, warmup=20, decay=0.3)
+_EYES = {name: f"data/shoebox/{name}" for name in ("judge", "clip", "dino")}
 _SMOKE = Recipe(rank=4, steps=4, learning_rate=1e-3, batch_size=2)
 
 # sdxl, koala and sd15 follow the papers' supplements (LoRA.rar §A1.3, ZipLoRA §1): rank 64, 1000 steps of one
@@ -95,6 +101,7 @@ SCALES: dict[str, Scale] = {
             ziplora=Fit(steps=2, batch_size=2),
             hypernetwork=Fit(steps=4, batch_size=2),
             hypernetwork_pairs=2,
+            **_EYES,
         ),
         Scale(
             name="shoebox",
@@ -107,6 +114,7 @@ SCALES: dict[str, Scale] = {
             style=_SHOEBOX,
             ziplora=Fit(steps=100, batch_size=4),
             hypernetwork=Fit(steps=1000, batch_size=4),
+            **_EYES,
         ),
         Scale(
             name="sdxl",
@@ -174,9 +182,9 @@ def find_device(name: str | torch.device | None) -> torch.device:
     return found
 
 
-def _local(base: str) -> Path:
-    """Return where a scale's base lies on this machine, if it is not a model id."""
-    return data_folder() / base.removeprefix("data/") if base.startswith("data/") else Path(base)
+def local(model: str) -> Path:
+    """Return where a scale's model lies on this machine; a model id comes back as it is."""
+    return data_folder() / model.removeprefix("data/") if model.startswith("data/") else Path(model)
 
 
 @contextmanager
@@ -219,7 +227,7 @@ def load_pipeline(source: str | Path | Scale, device: str | torch.device | None 
     """
     scale = source if isinstance(source, Scale) else SCALES.get(str(source))
     base = str(source) if scale is None else scale.base
-    place = _local(base) if scale else Path(base)
+    place = local(base) if scale else Path(base)
     if not place.is_dir() and (base.startswith("data/") or not _MODEL_ID.fullmatch(base)):
         wanted = "LORARAR_DATA to name the data folder" if scale else "a folder, a scale or a hub's model id"
         raise ValueError(f"no model folder {place}: expected {wanted}")
@@ -227,7 +235,7 @@ def load_pipeline(source: str | Path | Scale, device: str | torch.device | None 
         raise ValueError(f"{place} is not a diffusers pipeline: it has no model_index.json")
     if scale is None:  # a scale's base, named by its path or id: the larger scale where two share it
         scale = next(
-            (s for s in reversed(SCALES.values()) if _local(s.base).resolve() == place.resolve()), None
+            (s for s in reversed(SCALES.values()) if local(s.base).resolve() == place.resolve()), None
         )
 
     where = find_device(device)

@@ -26,6 +26,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from lorarar.cli import main
 from lorarar.judge import (
     Question,
     average_case,
@@ -549,3 +550,50 @@ def test_answers_are_remembered(tmp_path):
     assert len(asked) == 5
     assert remembered(ask, file, "another")(QUESTIONS[:1]) == ["Yes"]
     assert len(asked) == 6
+
+
+# --- the command line
+
+
+@pytest.fixture
+def folders(tmp_path):
+    shown = {"images": PICTURES[:2], "subject": [PICTURES[0]], "style": [PICTURES[0]]}
+    for name, pictures in shown.items():
+        (tmp_path / name).mkdir()
+        for i, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def judged(folders, *more):
+    asked = ["judge", folders / "images", "--subject", folders / "subject", "--style", folders / "style"]
+    return main([str(word) for word in (*asked, "--words", "oil painting", *more)])
+
+
+def test_the_command_asks_a_server_and_prints_a_table_or_json(server, folders, capsys):
+    assert judged(folders, "--judge", server.url) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[:2]] == ["right", "wrong"]
+    assert lines[2].startswith("50.0% of 2 images")
+    assert judged(folders, "--judge", server.url, "--model", "other", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["right"] for row in found["images"]] == [True, False]
+    assert server.requests[-1][2]["model"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--judge", "http://127.0.0.1:9/v1", "--words", " "), "--words: say what the style is called"),
+        (("--judge", "nowhere", "--model", "x"), "--model goes with the address of a server"),
+        (("--subject", "missing"), "no such folder"),
+        (("--scale", "huge"), "unknown scale"),
+        (("--judge", "nowhere/at-all/here"), "cannot load nowhere/at-all/here"),
+    ],
+)
+def test_bad_input_to_the_command_is_one_line(folders, capsys, monkeypatch, more, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert judged(folders, *more) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert message in said.err.splitlines()[-1]

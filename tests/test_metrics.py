@@ -1,12 +1,17 @@
 """CLIP-I, DINO and CLIP-T against transformers used by hand, on tiny random models."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import CLIPModel, ViTConfig, ViTModel
 
+from lorarar.cli import main
 from lorarar.metrics import embed_images, image_similarity, load_encoder, measure_files, text_similarity
+from lorarar.models import SCALES
 from lorarar.shoebox import miniatures
 from lorarar.shoebox.scene import SIZE
 
@@ -118,7 +123,7 @@ def test_a_missing_model_is_told_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_folders_are_measured(clip, vit, tmp_path):
+def test_folders_are_measured(clip, vit, tmp_path, monkeypatch, capsys):
     """CLIP-I is with the style's references, DINO with the subject's."""
     parts = {"images": IMAGES[:2], "subject": IMAGES[2:4], "style": REFERENCES}
     for name, pictures in parts.items():
@@ -130,3 +135,13 @@ def test_folders_are_measured(clip, vit, tmp_path):
     assert found["CLIP-I"] == pytest.approx(image_similarity(both[0], IMAGES[:2], REFERENCES).mean())
     assert found["DINO"] == pytest.approx(image_similarity(both[1], IMAGES[:2], IMAGES[2:4]).mean())
     assert found["CLIP-T"] == pytest.approx(text_similarity(both[0], IMAGES[:2], "a red dog").mean())
+    scale = replace(SCALES["shoebox"], name="here", clip=str(clip[0]), dino=str(vit[0]))
+    monkeypatch.setitem(SCALES, "here", scale)
+    asked = ["metrics", "images", "--subject", "subject", "--style", "style", "--scale", "here"]
+    monkeypatch.chdir(tmp_path)
+    assert main([*asked, "--prompt", "a red dog", "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == pytest.approx(found)
+    assert main([*asked, "--prompt", "a red dog", "--device", "cpu"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(found)
+    assert main([*asked, "--prompt", "a red dog", "--style", "missing"]) == 2
+    assert "missing: no such folder" in capsys.readouterr().err

@@ -35,12 +35,10 @@ from lorarar import judge
 from lorarar.shoebox import miniatures, styles, subjects, train, world
 from lorarar.shoebox.critic import Critic, balanced, contrast, pairs, roughen
 from lorarar.shoebox.scene import SIZE
-from lorarar.shoebox.train import Recipe, to_unit
+from lorarar.shoebox.train import RECIPES, Recipe, to_unit
 
-JUDGE = Recipe(2_600, 48, 1e-3)
-"""The judge's recipe. `SIGHT` of its steps train the eyes alone, on batches twice as large."""
 SIGHT = 0.5
-DINO = Recipe(1_200, 48, 1e-3, weight_decay=0.04)
+"""Share of the judge's steps that train its eyes alone, on batches twice as large."""
 
 SIDE = 4
 """An image is SIDE × SIDE tokens to the language model."""
@@ -266,7 +264,7 @@ class Sight(nn.Module):
 def train_judge(
     out: Path,
     run: Path,
-    recipe: Recipe = JUDGE,
+    recipe: Recipe = RECIPES["judge"],
     seed: int = 0,
     device: str = "cpu",
     groups: int = train.GROUPS,
@@ -624,7 +622,7 @@ class Dino(nn.Module):
 def train_dino(
     out: Path,
     run: Path,
-    recipe: Recipe = DINO,
+    recipe: Recipe = RECIPES["dino"],
     seed: int = 0,
     device: str = "cpu",
     groups: int = train.GROUPS,
