@@ -306,7 +306,7 @@ def test_the_critic_judges(whole):
     assert np.array_equal(found.subject[2], zoo.shows(zoo.load_critic(), PAIRS[2][0], images))
     with pytest.raises(ValueError, match="no judge 'me': choose critic, mars2"):
         experiment.find_judge("me")
-    with pytest.raises(ValueError, match="train it first, or use critic"):
+    with pytest.raises(ValueError, match="train it with `lorarar shoebox judge`, or use critic"):
         experiment.find_judge("mars2")
 
 
