@@ -99,13 +99,21 @@ def run(artefacts: Sequence[str], command: Sequence[str], pieces: Path, seed: in
         raise ValueError("no command: put it after --")
     words = {"lorarar": [sys.executable, "-m", "lorarar.cli"], "python": [sys.executable]}
     began = time.monotonic()
-    process = subprocess.Popen([*words.get(command[0], [command[0]]), *command[1:]])
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def stop(number: int, _: object) -> None:
-        process.send_signal(number)
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
 
+    # Before the command starts: asked to stop in between, this process must not leave it behind.
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        process = subprocess.Popen([*words.get(command[0], [command[0]]), *command[1:]])
+        for number in early:
+            process.send_signal(number)
         status = process.wait()
     finally:
         for number, handler in previous.items():

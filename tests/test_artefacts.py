@@ -253,7 +253,7 @@ def test_a_job_runs_elsewhere_with_nothing_of_this_shell(place, tmp_path):
         "echo $!\n"
     )
     submit.chmod(0o755)
-    path = zoo.file_of("clock", place / "data" / "loras")
+    path = zoo.file_of("dog #3", place / "data" / "loras")
     said = finished(
         snakemake(
             place, str(path), "--rerun-triggers", "mtime", "--executor", "cluster-generic", "--jobs", "2",
@@ -262,5 +262,5 @@ def test_a_job_runs_elsewhere_with_nothing_of_this_shell(place, tmp_path):
         )
     )  # fmt: skip
     assert path.is_file(), said
-    piece = place / "runs" / "manifest" / "loras--subjects--clock.safetensors.json"
+    piece = place / "runs" / "manifest" / "loras--subjects--dog-3.safetensors.json"
     assert json.loads(piece.read_text())["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
