@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import platform
 import shlex
@@ -114,7 +115,8 @@ def run(artefacts: Sequence[str], command: Sequence[str], pieces: Path, seed: in
         process = subprocess.Popen([*words.get(command[0], [command[0]]), *command[1:]])
         for number in early:
             process.send_signal(number)
-        status = process.wait()
+        # With a timeout it looks up now and then: a signal just before a wait without one would be seen late.
+        status = process.wait(timeout=math.inf)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
