@@ -37,9 +37,9 @@ Gates = Mapping[str, tuple[Tensor, Tensor]]
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 """Wraps the sequence of work items, as ``tqdm.tqdm`` does."""
 
-# Entries of the factors that are worked on at once: few on a CPU, so that they stay in its cache (a large
-# layer alone, small ones together); many elsewhere, where the number of operations is what counts.
-BATCH = 1 << 18
+# Entries of the factors that are worked on at once: few on a CPU, so that they stay in its cache (two large
+# layers, or many small ones); many elsewhere, where the number of operations is what counts.
+BATCH = 1 << 20
 BATCH_ON_DEVICE = 1 << 28
 
 FLAVOURS = ("delta", "factors")
