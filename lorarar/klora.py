@@ -1,6 +1,6 @@
 """K-LoRA: at every sampling step each layer uses the content LoRA or the style LoRA, never both.
 
-Ouyang, Li and Hou, arXiv 2502.18461, §3.3. With S_c and S_s the sums of the K = r_c·r_s largest entries of
+Ouyang, Li and Hou, arXiv 2502.18461. With S_c and S_s the sums of the K = r_c·r_s largest entries of
 |ΔW_c| and |ΔW_s|, a layer takes the content LoRA at step t of T where
 
     S_c ≥ γ · S(t) · S_s,    S(t) = α·t/T + β,    γ = Σ_layers Σ|ΔW_c| / Σ_layers Σ|ΔW_s|,

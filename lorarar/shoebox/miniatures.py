@@ -157,9 +157,8 @@ def sensitivity(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
 def align(autoencoder: AutoencoderKL, latents: Tensor) -> list[float]:
     """Turn the latents into channels in the order of what they show: colour and light first, texture last.
 
-    The channels are uncorrelated, and each direction that shows in pictures gets unit variance. (At first
-    channels were left as large as what they show. Four hundred steps into training, the UNet was then worse
-    at removing noise than a linear filter; with equal channels it was better by a sixth.) Directions that
+    The channels are uncorrelated, and each direction that shows in pictures gets unit variance: from channels
+    that are as large as what they show, the UNet learns to remove noise far more slowly. Directions that
     hardly show, some of which a light KL term leaves in every autoencoder, get a tenth of it, so that their
     errors do not count. The 1 × 1 convolutions on either side of the latents take the change up exactly, the
     decoded pictures stay; diffusers' SDXL pipeline would read `latents_mean` of a config for four channels
