@@ -51,6 +51,8 @@ class Critic(nn.Module):
         self.family = nn.Linear(features, len(world.FAMILIES))
         self.subject = nn.Sequential(nn.Linear(features, 256), nn.SiLU(), nn.Linear(256, embedding))
         self.style = nn.Sequential(nn.Linear(features, 256), nn.SiLU(), nn.Linear(256, embedding))
+        # What a cosine is worth when the two networks learn to say "same" or "not the same".
+        self.judgement = nn.Parameter(torch.tensor([[10.0, -5.0], [10.0, -5.0]]))
         self.register_buffer("subject_threshold", torch.tensor(0.5))
         self.register_buffer("style_threshold", torch.tensor(0.5))
 
@@ -114,6 +116,21 @@ def contrast(vectors: Tensor, identity: Tensor, temperature: float = 0.1) -> Ten
     return -per_row[counted].mean()
 
 
+def verify(vectors: Tensor, labels: Tensor, kind: Tensor, judgement: Tensor) -> Tensor:
+    """Logistic loss of "the same" from scale · cosine + bias, over all pairs of unit vectors (n, d).
+
+    `labels`, `kind` (n,): who or what it is, and of which class or family; `judgement` (2,): scale and bias.
+    Pairs that are the same, pairs of one kind that are not, and pairs of two kinds count alike, however few
+    there are: one threshold has to serve them all.
+    """
+    logits = judgement[0] * (vectors @ vectors.T) + judgement[1]
+    upper = torch.ones_like(logits, dtype=torch.bool).triu(1)
+    same, alike = labels[:, None] == labels[None], kind[:, None] == kind[None]
+    wrong = (F.softplus(-logits[same & upper]), F.softplus(logits[~same & alike & upper]))
+    easy = F.softplus(logits[~alike & upper])
+    return sum(values.mean() for values in (*wrong, easy) if len(values)) / 3
+
+
 def roughen(images: Tensor) -> Tensor:
     """Blur and shift colours a little, at random: generated images are not as crisp as drawings."""
     n = len(images)
@@ -161,6 +178,8 @@ def train_critic(
             "family": F.cross_entropy(said[1], family, label_smoothing=0.02),
             "subject": contrast(said[2], identity),
             "style": contrast(said[3], style),
+            "same subject": verify(said[2], identity, cls, model.judgement[0]),
+            "same style": verify(said[3], style, family, model.judgement[1]),
         }
         return {"loss": sum(terms.values()), **terms}
 

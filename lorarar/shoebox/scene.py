@@ -66,14 +66,13 @@ class Pose:
     """Where and how a subject stands in one view; everything but the identity.
 
     x, y: centre in object units of the canvas (0, 0 is the middle); scale: 1 fills about 92 % of the side;
-    angle: radians; flip: mirrored; limb: free numbers in [-1, 1] for what moves (a tail, a clock's hands).
+    angle: radians; limb: free numbers in [-1, 1] for what moves (a tail, a clock's hands).
     """
 
     x: float = 0.0
     y: float = 0.0
     scale: float = 1.0
     angle: float = 0.0
-    flip: bool = False
     limb: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -147,12 +146,12 @@ def rasterise(parts: list[Part], pose: Pose, palette: np.ndarray) -> Scene:
     """Draw `parts` in `pose` into label maps; `palette` is (11, 3) float32 sRGB in 0..1."""
     unit = pose.scale * CANVAS * 0.46
     cx, cy = CANVAS / 2 + pose.x * CANVAS / 2, CANVAS / 2 + pose.y * CANVAS / 2
-    c, s, mirror = math.cos(pose.angle), math.sin(pose.angle), -1.0 if pose.flip else 1.0
+    c, s = math.cos(pose.angle), math.sin(pose.angle)
     image = Image.new("I;16", (CANVAS, CANVAS), 0)
     draw = ImageDraw.Draw(image)
     slots, groups, ground = [BACKGROUND], [0], 0.0
     for index, part in enumerate(parts, 1):
-        x, y = part.polygon[:, 0] * mirror, part.polygon[:, 1]
+        x, y = part.polygon.T
         px, py = cx + unit * (c * x - s * y), cy + unit * (s * x + c * y)
         draw.polygon(list(zip(px.tolist(), py.tolist(), strict=True)), fill=index)
         slots.append(part.slot)
@@ -164,7 +163,7 @@ def rasterise(parts: list[Part], pose: Pose, palette: np.ndarray) -> Scene:
         slot=np.asarray(slots, np.uint8)[label],
         group=np.asarray(groups, np.int16)[label],
         mask=label > 0,
-        u=(c * dx + s * dy) * mirror,
+        u=c * dx + s * dy,
         v=-s * dx + c * dy,
         palette=palette,
         centre=(cx, cy),

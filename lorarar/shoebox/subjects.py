@@ -1289,9 +1289,12 @@ def random_identity(rng: np.random.Generator, cls: str) -> Identity:
 
 
 def random_pose(rng: np.random.Generator) -> Pose:
-    """Draw a view: place, size, tilt, mirroring and limbs; the subject stays within the frame."""
+    """Draw a view: place, size, tilt and limbs; the subject stays within the frame.
+
+    Views are not mirrored: a model this small answers two mirror images with a dog that has two heads.
+    """
     scale, angle = rng.uniform(0.92, 1.05), rng.uniform(-0.06, 0.06)
     free = min(0.06, 1 - REACH * 0.92 * scale * (1 + abs(angle)))
     x, y = rng.uniform(-free, free, 2)
     limb = rng.uniform(-1, 1, 4).tolist()
-    return Pose(float(x), float(y), float(scale), float(angle), bool(rng.random() < 0.5), tuple(limb))
+    return Pose(float(x), float(y), float(scale), float(angle), tuple(limb))
