@@ -10,6 +10,7 @@ its subject and on its style. It goes in steps, each of which keeps what is done
     python -m lorarar.experiment metrics       CLIP-I, DINO and CLIP-T of all images, and records them
     python -m lorarar.experiment times         how long each method takes to merge, in one run
     python -m lorarar.experiment record        verdicts and tables into data/recorded
+    python -m lorarar.experiment judges        the judges and metrics on drawings, whose truth is known
 
 A cell appears whole or not at all, and is made anew only if something that decides it has changed. What is
 chosen by looking at results (a variant of a method) is refused on the test split: tune on validation.
@@ -61,7 +62,7 @@ from lorarar.models import (
 from lorarar.objective import Trained
 
 with _quiet():
-    from lorarar.shoebox import styles, subjects, zoo
+    from lorarar.shoebox import eyes, styles, subjects, zoo
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -934,6 +935,73 @@ def table_a2(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[st
 
 
 # ---------------------------------------------------------------------------------------------------------
+# The judges judged
+
+
+def examined(
+    judges: Sequence[Judge],
+    metrics: Mapping[str, Encoder],
+    *,
+    each: int = 6,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Let judges and metrics see drawings whose truth is known: the hard cases of every subject and style.
+
+    The cases are those of `eyes.cases`, in its order. The judges use their own references, as in the
+    experiment; a metric is the mean cosine with the case's.
+
+    Args:
+        judges: see `find_judge`.
+        metrics: encoders by the name of their metric, such as CLIP-I and DINO.
+        each: drawings of a case that show its subject or style, and as many that show a rival.
+        seed: of the drawings.
+        progress: show a bar.
+
+    Returns:
+        {"each", "seed", "verdicts": {judge: {name: "110…"}}, "reports": {judge: see `eyes.measure_named`},
+        "chosen": see `better`, "scores": {metric: {name: [cosine, …]}}}; a letter or cosine for each image,
+        the first `each` of which show what the case is about.
+
+    Raises:
+        ValueError: no judge, or each is below 1.
+    """
+    if not judges:
+        raise ValueError("name at least one judge")
+    if each < 1:
+        raise ValueError(f"each must be at least 1, not {each}")
+    drawn = eyes.cases(each, seed)
+    said: dict[str, dict[str, np.ndarray]] = {by.name: {} for by in judges}
+    scores: dict[str, dict[str, list[float]]] = {metric: {} for metric in metrics}
+    for case in tqdm(drawn, "judges", unit="case", disable=not progress):
+        for by in judges:
+            said[by.name][case.name] = by.shows(case.name, case.images)
+        for metric, encoder in metrics.items():
+            cosines = image_similarity(encoder, case.images, case.references)
+            scores[metric][case.name] = [round(float(value), 4) for value in cosines]
+    reports = {
+        name: eyes.measure_named(lambda case, answers=answers: answers[case.name], drawn)
+        for name, answers in said.items()
+    }
+    return {
+        "each": each,
+        "seed": seed,
+        "verdicts": {
+            name: {case: "".join(str(int(yes)) for yes in row) for case, row in answers.items()}
+            for name, answers in said.items()
+        },
+        "reports": reports,
+        "chosen": better(reports),
+        "scores": scores,
+    }
+
+
+def better(reports: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return the judge whose worse axis has the highest balanced accuracy; the first of equals."""
+    return max(reports, key=lambda name: min(side["balanced accuracy"] for side in reports[name].values()))
+
+
+# ---------------------------------------------------------------------------------------------------------
 # What is kept in data/recorded
 
 
@@ -954,7 +1022,7 @@ def record(
     Raises:
         ValueError: images or verdicts are missing.
     """
-    from lorarar.book import ROOT, save_recorded
+    from lorarar.book import save_recorded
 
     if name is None:
         name = f"experiment_{run.split}" + (f"_{run.scale.name}" if run.scale.name != "shoebox" else "")
@@ -997,7 +1065,7 @@ def record(
         command=f"{_command('record', run)} --judges {' '.join(judges)}",
         seed=run.seed,
         scale=run.scale.name,
-        inputs=[file.relative_to(ROOT) for file in map(Path.resolve, decided) if file.is_relative_to(ROOT)],
+        inputs=_inside(decided),
     )
     if rows:
         shown = sheet(run, rows)  # (rows, 3, h, w, 3)
@@ -1011,6 +1079,13 @@ def record(
 
 def _command(step: str, run: Setting) -> str:
     return f"python -m lorarar.experiment {step} --split {run.split} --scale {run.scale.name}"
+
+
+def _inside(files: Iterable[Path]) -> list[Path]:
+    """Return the files that lie in the project, relative to its root."""
+    from lorarar.book import ROOT
+
+    return [file.relative_to(ROOT) for file in map(Path.resolve, files) if file.is_relative_to(ROOT)]
 
 
 def _save_png(path: Path, pixels: np.ndarray) -> None:
@@ -1059,15 +1134,23 @@ def _parser() -> argparse.ArgumentParser:
         ("metrics", "measure CLIP-I, DINO and CLIP-T of the images, and record Table A2"),
         ("times", "measure how long each method takes to merge, and record it"),
         ("record", "write verdicts, tables and sheets into data/recorded"),
+        ("judges", "let judges and metrics see drawings whose truth is known, and record that"),
     ):
         step = steps.add_parser(name, help=text, description=text)
         step.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
-        step.add_argument("--loras", type=Path, metavar="DIR", help="the zoo; default: the scale's")
-        step.add_argument("--hypernetwork", type=Path, metavar="FILE", help="default: the scale's")
-        step.add_argument("--names", nargs="+", metavar="NAME", help="of the split; default: all")
         step.add_argument("--seed", type=int, default=0, help="default: %(default)s")
         step.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
+        if name in ("record", "judges"):
+            step.add_argument("--judges", nargs="+", default=["mars2", "critic"], help="default: both")
+        if name in ("metrics", "times", "record", "judges"):
+            step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
+        if name == "judges":
+            step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
+            continue
+        step.add_argument("--loras", type=Path, metavar="DIR", help="the zoo; default: the scale's")
+        step.add_argument("--hypernetwork", type=Path, metavar="FILE", help="default: the scale's")
+        step.add_argument("--names", nargs="+", metavar="NAME", help="of the split; default: all")
         step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
         step.add_argument(
             "--count", type=int, default=COUNT, help="images of each cell; default: %(default)s"
@@ -1084,10 +1167,6 @@ def _parser() -> argparse.ArgumentParser:
         if name == "times":
             step.add_argument("--repeat", type=int, default=5, help="default: %(default)s")
             step.add_argument("--slow-pairs", type=int, default=1, metavar="N", help="default: %(default)s")
-        if name == "record":
-            step.add_argument("--judges", nargs="+", default=["mars2", "critic"], help="default: both")
-        if name in ("metrics", "times", "record"):
-            step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
     return parser
 
 
@@ -1113,6 +1192,9 @@ def _run(options: argparse.Namespace) -> None:
         if not options.quiet:
             print(text)
 
+    if options.step == "judges":
+        say(_record_judges(options))
+        return
     common = {"device": options.device, "progress": not options.quiet, "seed": options.seed}
     run = setting(
         options.split,
@@ -1162,6 +1244,31 @@ def _run(options: argparse.Namespace) -> None:
         say(path)
     else:
         say(record(run, options.judges, methods, options.record))
+
+
+def _record_judges(options: argparse.Namespace) -> Path:
+    from lorarar.book import save_recorded
+
+    scale = find_scale(options.scale)
+    by = [find_judge(name, scale, options.device) for name in options.judges]
+    metrics = {
+        name: load_encoder(source, options.device)
+        for name, source in zip(("CLIP-I", "DINO"), encoders(scale), strict=True)
+    }
+    found = examined(by, metrics, each=options.each, seed=options.seed, progress=not options.quiet)
+    return save_recorded(
+        options.record or "judges" + (f"_{scale.name}" if scale.name != "shoebox" else ""),
+        found,
+        command=f"python -m lorarar.experiment judges --scale {scale.name} --judges "
+        f"{' '.join(options.judges)} --each {options.each}",
+        seed=options.seed,
+        scale=scale.name,
+        inputs=_inside(
+            file
+            for name in ("judge", "critic", "clip", "dino")
+            for file in sorted((data_folder() / "shoebox" / name).glob("*.safetensors"))
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from lorarar.judge import Verdicts
 from lorarar.lora import delta_weight, load_coefficients, load_lora
 from lorarar.merging import ziplora
 from lorarar.models import Fit, Recipe, Scale, generate, loaded
-from lorarar.shoebox import styles, subjects, zoo
+from lorarar.shoebox import eyes, styles, subjects, zoo
 from lorarar.shoebox.critic import Critic
 
 NAMES = ["dog #2", "clock", "oil painting #1", "watercolor painting #1"]
@@ -365,6 +365,49 @@ def test_agreement_by_hand():
         experiment.agreement(FOUND, {"ties": other["direct"]})
 
 
+def test_judges_are_examined_on_drawings_of_known_truth(monkeypatch):
+    """Two judges and a metric that is the mean brightness, on one case of each axis, by hand."""
+    light, dark = np.full((1, 8, 8, 3), 200, np.uint8), np.full((1, 8, 8, 3), 50, np.uint8)
+    yes = np.array([True, True, False, False])
+    shown = np.concatenate([light, dark, dark, dark])
+    drawn = [
+        eyes.Case("subject", "dog #2", light, shown, yes, ""),
+        eyes.Case("style", "oil painting #1", dark, shown, yes, "oil painting"),
+    ]
+    monkeypatch.setattr(eyes, "cases", lambda each, seed: drawn)
+    monkeypatch.setattr(
+        experiment, "image_similarity", lambda e, i, r: i.mean((1, 2, 3)) / 255 - r.mean() / 255
+    )
+    judges = [
+        Judge("eager", "1", lambda name, images: np.ones(len(images), bool)),
+        Judge("bright", "1", lambda name, images: images.mean((1, 2, 3)) > 127),
+    ]
+    found = experiment.examined(judges, {"DINO": None}, each=2, progress=False)
+    assert found["verdicts"] == {
+        "eager": {"dog #2": "1111", "oil painting #1": "1111"},
+        "bright": {"dog #2": "1000", "oil painting #1": "1000"},
+    }
+    assert found["reports"]["eager"]["style"]["balanced accuracy"] == 0.5
+    assert found["reports"]["bright"]["subject"]["balanced accuracy"] == 0.75
+    assert found["reports"]["bright"]["subject"]["confusion"] == {
+        "yes, said yes": 1, "yes, said no": 1, "no, said yes": 0, "no, said no": 2
+    }  # fmt: skip
+    assert found["scores"]["DINO"]["dog #2"] == [0, *[round((50 - 200) / 255, 4)] * 3]
+    assert found["chosen"] == "bright" and json.loads(json.dumps(found)) == found
+    with pytest.raises(ValueError, match="at least one judge"):
+        experiment.examined([], {})
+    with pytest.raises(ValueError, match="each must be at least 1, not 0"):
+        experiment.examined(judges, {}, each=0)
+
+
+def test_the_better_judge_is_the_one_whose_worse_axis_is_better():
+    def report(subject, style):
+        return {"subject": {"balanced accuracy": subject}, "style": {"balanced accuracy": style}}
+
+    assert experiment.better({"a": report(0.99, 0.7), "b": report(0.8, 0.8)}) == "b"
+    assert experiment.better({"a": report(0.9, 0.95), "b": report(0.9, 0.99)}) == "a", "the first of equals"
+
+
 def test_samples_show_each_kind_and_spread():
     rows = experiment.samples(FOUND, 2)
     assert [(row.subject, row.style) for row in rows] == list(experiment.KINDS)
@@ -430,7 +473,7 @@ def test_metrics_compare_with_the_right_references(whole, monkeypatch):
     assert table["base"]["CLIP-T"] == (0.5, 0.5, 0.5)
 
 
-def test_command_line_from_images_to_record(whole, tmp_path, capsys):
+def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch):
     common = ["--scale", "tiny", "--names", *NAMES, "--count", "2", "--out", str(tmp_path), "--device", "cpu"]
     common += ["--methods", "direct", "k-lora", "--quiet"]
     for step in (["images"], ["verdicts", "--judge", "critic"], ["record", "--judges", "critic"]):
@@ -449,6 +492,20 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys):
     assert sheet.size == (2 * 32, 4 * 32)
     with pytest.raises(ValueError, match="no verdicts of mars2: there are critic"):
         experiment.from_record(written, "mars2")
+
+    monkeypatch.setattr(experiment, "load_encoder", lambda source, device: source)
+    monkeypatch.setattr(experiment, "image_similarity", lambda e, i, r: np.linspace(0, 1, len(i)))
+    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    references, yes = zoo.pictures("dog #2", seed=1)[0], np.array([True, False])
+    case = eyes.Case("subject", "dog #2", references, noise, yes, "")
+    monkeypatch.setattr(eyes, "cases", lambda each, seed: [case])
+    examine = ["judges", "--scale", "tiny", "--judges", "critic", "--each", "1", "--device", "cpu", "--quiet"]
+    assert experiment.main(examine) == 0
+    written = book.recorded("judges_tiny")
+    assert written.provenance["command"].endswith("judges --scale tiny --judges critic --each 1")
+    same = zoo.load_critic().same("subject", references, noise)
+    assert written["verdicts"]["critic"] == {"dog #2": "".join(str(int(yes)) for yes in same)}
+    assert written["scores"] == {"CLIP-I": {"dog #2": [0.0, 1.0]}, "DINO": {"dog #2": [0.0, 1.0]}}
 
     capsys.readouterr()
     assert experiment.main(["images", "--scale", "huge"]) == 2

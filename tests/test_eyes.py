@@ -145,6 +145,14 @@ def test_named_things_are_judged_by_vote():
     assert both["kappa"] == pytest.approx((0.75 - 0.5) / 0.5)
 
 
+def test_kappa_takes_chance_off():
+    a, b = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
+    assert eyes.kappa(a, a) == eyes.kappa(a[:2], a[:2]) == 1.0
+    assert eyes.kappa(a, b) == 0.0 and eyes.kappa(a, ~a) == -1.0
+    # Nine in ten agree, and would by chance with 0.9 and 1.0 of Yes: (0.9 - 0.9) / 0.1.
+    assert eyes.kappa(np.arange(10) > 0, np.ones(10, bool)) == pytest.approx(0.0)
+
+
 @pytest.fixture
 def one_thread():
     """Two threads add up a gradient in either order: only with one is a run the same to the last bit."""

@@ -505,9 +505,18 @@ def agreement(ask: judge.Ask, critic: Critic, images: np.ndarray, case: Case) ->
     case = case._replace(images=images)
     one, two = by_judge(ask)(case), by_critic(critic)(case)
     agreed, p, q = float((one == two).mean()), float(one.mean()), float(two.mean())
+    return {"agree": agreed, "kappa": kappa(one, two), "judge accepts": p, "critic accepts": q}
+
+
+def kappa(one: np.ndarray, two: np.ndarray) -> float:
+    """Give Cohen's κ of two judges' verdicts, bool arrays of one shape: agreement, with chance taken off.
+
+    1 is full agreement, 0 what two judges who do not look would reach with as many Yes (Cohen 1960).
+    """
+    one, two = np.asarray(one, bool), np.asarray(two, bool)
+    agreed, p, q = float((one == two).mean()), float(one.mean()), float(two.mean())
     chance = p * q + (1 - p) * (1 - q)
-    kappa = (agreed - chance) / (1 - chance) if chance < 1 else 1.0
-    return {"agree": agreed, "kappa": kappa, "judge accepts": p, "critic accepts": q}
+    return (agreed - chance) / (1 - chance) if chance < 1 else 1.0
 
 
 # --- DINO ---------------------------------------------------------------------------------------------
