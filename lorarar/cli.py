@@ -651,25 +651,30 @@ def add_zoo(commands: Commands) -> None:
         commands,
         "zoo",
         "Train the LoRAs of named subjects and styles (train), measure each alone (measure) and their sums "
-        "(sums); the measurements go into data/recorded.",
+        "(sums), and compare recipes (choose); the measurements go into data/recorded.",
         'lorarar zoo train --names "dog #2" "oil painting #1" --out data/loras',
     )
-    parser.add_argument("step", choices=("train", "measure", "sums"))
+    parser.add_argument("step", choices=("train", "measure", "sums", "choose"))
     parser.add_argument(
         "--names",
         nargs="+",
         metavar="NAME",
         help="subjects, styles, or train, validation, test, all; default: the first chapters' six",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the LoRAs; default: data/loras")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the LoRAs; default: data/loras (choose: runs/choose)"
+    )
     parser.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
     parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 4")
     parser.add_argument(
-        "--count", type=int, metavar="N", help="images judged; measure: 20 a LoRA, sums: 10 a pair and weight"
+        "--count",
+        type=int,
+        metavar="N",
+        help="images judged; measure, choose: 20 a LoRA, sums: 10 a pair and weight",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
-    parser.add_argument("--record", metavar="NAME", help="default: first_loras, first_sums")
+    parser.add_argument("--record", metavar="NAME", help="default: first_loras, first_sums, recipes")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
     parser.set_defaults(run=_zoo)
 
@@ -704,10 +709,14 @@ def _zoo(options: argparse.Namespace) -> None:
     if options.step == "measure":
         record, count = options.record or "first_loras", options.count or 20
         values = zoo.measure(names, loras, options.scale, count=count, **common)
+    elif options.step == "choose":
+        record, count = options.record or "recipes", options.count or 20
+        loras = options.out or Path("runs") / "choose" / options.scale
+        values = zoo.choose(names, loras, options.scale, count=count, **common)
     else:
         record, count = options.record or "first_sums", options.count or 10
         values, sheet = zoo.sums(names, loras, options.scale, count=count, **common)
-    judged = [zoo.file_of(name, loras) for name in names]
+    judged = [] if options.step == "choose" else [zoo.file_of(name, loras) for name in names]
     judged += sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))
     spoken = " ".join(f'"{name}"' for name in options.names or ())
     path = save_recorded(

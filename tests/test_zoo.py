@@ -193,6 +193,19 @@ def test_measure(scale, loras):
         zoo.measure(PAIR, scale=scale, count=0)
 
 
+def test_choose_trains_each_candidate_as_it_says(scale, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "CANDIDATES", ({}, {"rank": 3}))
+    with_pair = zoo.choose(PAIR, tmp_path, scale, count=2, device="cpu", progress=False)
+    assert [row["changed"] for row in with_pair] == [{}, {"rank": 3}]
+    for row, label, rank in zip(with_pair, ("default", "rank-3"), (2, 3), strict=True):
+        lora = load_lora(zoo.file_of(PAIR[0], tmp_path / label))
+        assert {down.shape[0] for _, down in lora.values()} == {rank}
+        alone = zoo.measure(PAIR[:1], tmp_path / label, scale, count=2, device="cpu", progress=False)
+        assert row["subject"] == row["worst subject"] == alone[PAIR[0]]["lora"]
+    (one, _) = zoo.choose(PAIR[1:], tmp_path, scale, count=2, device="cpu", progress=False)
+    assert one["subject"] is None and one["worst subject"] is None and one["style"] == with_pair[0]["style"]
+
+
 def test_sums(scale, loras):
     values, sheet = zoo.sums(PAIR, scale=scale, count=2, device="cpu", progress=False)
     assert sheet.shape == (1, len(values["columns"]), 32, 32, 3) and len(values["columns"]) == 6
@@ -232,11 +245,13 @@ def test_probes_compare(scale, loras):
 # ---------------------------------------------------------------- the command
 
 
-def test_the_command_trains_measures_and_sums(scale, place, capsys):
+def test_the_command_trains_measures_sums_and_chooses(scale, place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(zoo, "CANDIDATES", ({},))
+    monkeypatch.chdir(tmp_path)
     common = ["--names", *PAIR, "--scale", "tiny", "--device", "cpu"]
     assert cli.main(["zoo", "train", *common]) == 0
     assert "dog-2.safetensors" in capsys.readouterr().out
-    for step, name in (("measure", "first_loras"), ("sums", "first_sums")):
+    for step, name in (("measure", "first_loras"), ("sums", "first_sums"), ("choose", "recipes")):
         assert cli.main(["zoo", step, *common, "--count", "1", "--quiet"]) == 0
         written = json.loads((place / "recorded" / f"{name}.json").read_text())
         assert written["values"]["count"] == 1 and written["scale"] == "tiny"

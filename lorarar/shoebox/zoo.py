@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,17 @@ FIRST = ("dog #2", "clock", "bear plushie", "3D rendering #2", "oil painting #1"
 
 WEIGHTS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.7, 0.7), (1.0, 0.5), (0.5, 1.0))
 """(content, style) weights of the sums that are measured."""
+
+CANDIDATES: tuple[dict[str, float], ...] = (
+    {},
+    {"rank": 4},
+    {"rank": 16},
+    {"steps": 125},
+    {"steps": 500},
+    {"learning_rate": 5e-4},
+    {"learning_rate": 2e-3},
+)
+"""Changes of a scale's recipes, one thing at a time, among which `choose` measures."""
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -334,6 +346,43 @@ def measure(
                 "bytes": file_of(name, loras).stat().st_size,
             }
     return found
+
+
+def choose(
+    names: Sequence[str],
+    loras: Path,
+    scale: str | Scale = "shoebox",
+    *,
+    count: int = 20,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> list[dict[str, object]]:
+    """Train and measure the LoRAs of each name by each of `CANDIDATES`, to choose a recipe from.
+
+    Arguments and errors as in `measure`; ``loras`` gets a folder for each candidate. Only names outside the
+    test split should choose anything.
+
+    Returns:
+        A row per candidate: {"changed": {setting: value}, "subject": mean share of right images, "worst
+        subject", "style", "worst style" (None for an axis without names), "seconds": mean, of training}.
+    """
+    scale, rows = find_scale(scale), []
+    for changed in CANDIDATES:
+        label = "-".join(f"{key}-{value:g}" for key, value in changed.items()) or "default"
+        content, style = (replace(recipe, **changed) for recipe in (scale.content, scale.style))
+        candidate = replace(scale, content=content, style=style)
+        common = {"seed": seed, "device": device, "progress": progress}
+        train(names, loras / label, candidate, **common)
+        found = measure(names, loras / label, candidate, count=count, **common)
+        row: dict[str, object] = {"changed": changed}
+        for kind in ("subject", "style"):
+            shares = [of["lora"] for of in found.values() if of["axis"] == kind]
+            row[kind] = round(float(np.mean(shares)), 4) if shares else None
+            row[f"worst {kind}"] = min(shares, default=None)
+        row["seconds"] = round(float(np.mean([of["seconds"] for of in found.values()])), 1)
+        rows.append(row)
+    return rows
 
 
 def sums(
