@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from lorarar.shoebox import critic, miniatures, train, world
-from lorarar.shoebox.critic import Critic, balanced, contrast, pairs
+from lorarar.shoebox.critic import Critic, balanced, contrast, pairs, verify
 from lorarar.shoebox.miniatures import TOKENS
 from lorarar.shoebox.scene import COLOUR_NAMES, SIZE
 from lorarar.shoebox.train import Recipe, encode, fit, has_bfloat16, rate, to_bytes, to_unit, write_whole
@@ -436,6 +436,28 @@ def test_contrast_has_a_finite_slope_and_pulls_together():
     contrast(vectors, torch.tensor([0, 0, 1])).backward()
     assert vectors.grad.isfinite().all()
     assert vectors.grad[0] @ torch.tensor([0.0, 1.0]) < 0  # descent moves the first towards the second
+
+
+def test_verification_weighs_three_kinds_of_pairs_alike():
+    rng = np.random.default_rng(6)
+    vectors = rng.standard_normal((8, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels, kinds = [0, 0, 0, 1, 1, 2, 3, 4], [0, 0, 0, 0, 0, 0, 1, 1]
+    found = {"same": [], "hard": [], "easy": []}
+    for i in range(8):
+        for k in range(i):
+            said = 1 / (1 + np.exp(-(7 * vectors[i] @ vectors[k] - 2)))  # how likely it is the same
+            if labels[i] == labels[k]:
+                found["same"].append(-np.log(said))
+            else:
+                found["hard" if kinds[i] == kinds[k] else "easy"].append(-np.log(1 - said))
+    judgement = torch.tensor([7.0, -2.0], dtype=torch.float64)
+    value = verify(torch.from_numpy(vectors), torch.tensor(labels), torch.tensor(kinds), judgement)
+    assert float(value) == pytest.approx(np.mean([np.mean(of) for of in found.values()]), rel=1e-12)
+    # Where a kind of pairs is missing, the loss and its slope stay finite.
+    alone = unit([[1, 0], [0, 1]]).requires_grad_()
+    verify(alone, torch.tensor([0, 1]), torch.tensor([0, 0]), judgement.float()).backward()
+    assert alone.grad.isfinite().all()
 
 
 def test_pairs_and_the_hard_ones_among_them():

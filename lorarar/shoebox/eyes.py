@@ -33,7 +33,7 @@ from transformers import (
 
 from lorarar import judge
 from lorarar.shoebox import miniatures, styles, subjects, train, world
-from lorarar.shoebox.critic import Critic, balanced, contrast, pairs, roughen
+from lorarar.shoebox.critic import Critic, balanced, contrast, pairs, roughen, verify
 from lorarar.shoebox.scene import SIZE
 from lorarar.shoebox.train import RECIPES, Recipe, to_unit
 
@@ -248,15 +248,20 @@ class Sight(nn.Module):
         self.family = nn.Linear(width, len(world.FAMILIES))
         self.subject = nn.Linear(width, embedding)
         self.style = nn.Linear(width, embedding)
+        self.judgement = nn.Parameter(torch.tensor([[10.0, -5.0], [10.0, -5.0]]))  # see `verify`
 
     def forward(self, seen: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Classify and contrast images (n, tokens, width) with their truths (n, 4): the losses."""
+        """Classify and compare images (n, tokens, width) with their truths (n, 4): the losses."""
         mean = seen[:, :-1].mean(1).float()
+        cls, family, identity, instance = truth.unbind(1)
+        subject, style = (F.normalize(head(mean).float(), dim=-1) for head in (self.subject, self.style))
         terms = {
-            "cls": F.cross_entropy(self.cls(mean), truth[:, 0], label_smoothing=0.02),
-            "family": F.cross_entropy(self.family(mean), truth[:, 1], label_smoothing=0.02),
-            "subject": contrast(F.normalize(self.subject(mean).float(), dim=-1), truth[:, 2]),
-            "style": contrast(F.normalize(self.style(mean).float(), dim=-1), truth[:, 3]),
+            "cls": F.cross_entropy(self.cls(mean), cls, label_smoothing=0.02),
+            "family": F.cross_entropy(self.family(mean), family, label_smoothing=0.02),
+            "subject": contrast(subject, identity),
+            "style": contrast(style, instance),
+            "same subject": verify(subject, identity, cls, self.judgement[0]),
+            "same style": verify(style, instance, family, self.judgement[1]),
         }
         return {"loss": sum(terms.values()), **terms}
 
@@ -316,7 +321,7 @@ def train_judge(
     first = int(SIGHT * recipe.steps)
     begin = replace(recipe, steps=first, batch=2 * recipe.batch, warmup=min(recipe.warmup, -(-first // 10)))
     then = replace(recipe, steps=recipe.steps - first)
-    shared = {"run": run, "seed": seed, "device": device, "group": world.GROUP}
+    shared = {"run": run, "seed": seed, "device": device, "group": world.GROUP, "half": True}
     eyes = nn.ModuleList([model.model.vision_tower, model.model.multi_modal_projector, sight])
     spent = [
         train.fit("judge-eyes", eyes, see, len(images), begin, **shared),
@@ -330,6 +335,7 @@ def train_judge(
         "recipe": asdict(recipe),
         "steps": sum(part["steps"] for part in spent),
         "seconds": round(sum(part["seconds"] for part in spent), 1),
+        "precision": spent[0]["precision"],
         "parameters": sum(p.numel() for p in model.parameters()),
         **measure_judge(
             judge.local_judge(folder, device, batch_size=64), seed, folder / "mistakes.png", train.HELD_OUT

@@ -55,8 +55,8 @@ RECIPES: dict[str, Recipe] = {
     "clip": Recipe(720, 128, 1e-3),
     "vae": Recipe(9_000, 8, 2e-3, decay=0.5, weight_decay=1e-4),
     "base": Recipe(8_900, 32, 1e-3, decay=0.42),
-    "critic": Recipe(900, 96, 1e-3),
-    "judge": Recipe(2_600, 48, 1e-3),
+    "critic": Recipe(3_000, 96, 1e-3, decay=0.5),
+    "judge": Recipe(5_200, 48, 1e-3),
     "dino": Recipe(1_200, 48, 1e-3, weight_decay=0.04),
 }
 
