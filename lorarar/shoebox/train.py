@@ -52,7 +52,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "clip": Recipe(720, 128, 1e-3),
+    "clip": Recipe(1_500, 128, 1e-3, decay=0.5),
     "vae": Recipe(9_000, 8, 2e-3, decay=0.5, weight_decay=1e-4),
     "base": Recipe(8_900, 32, 1e-3, decay=0.42),
     "critic": Recipe(3_000, 96, 1e-3, decay=0.5),
