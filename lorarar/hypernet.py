@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lorarar.lora import LoRA, LoRAError
-from lorarar.merging import batches, matching, parallel, stacked
+from lorarar.merging import batches, matching, parallel
 
 PARTS = {"query": "to_q", "key": "to_k", "value": "to_v", "output": "to_out.0"}
 """The parts of attention, self and cross alike, and the modules that hold them."""
@@ -103,16 +103,16 @@ class Hypernetwork(nn.Module):
         def work(names: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
             n, out = len(names), len(content[names[0]][0])
             first = self.inputs[str(2 * out)]
-            downs = [stacked([lora[layer][1] for layer in names]) for lora in (content, style)]
-            down = torch.cat(downs, 1).to(dtype)  # (n, 2r, in)
+            down = torch.cat([lora[layer][1] for layer in names for lora in (content, style)])
+            down = down.to(dtype).view(n, -1, down.shape[1])  # (n, r_c + r_s, in)
             # W·up, (hidden, out) × (out, r): the first layer's weights as the ranks see them.
             ranks = [
-                torch.bmm(w.expand(n, -1, -1), stacked([lora[layer][0] for layer in names]).to(dtype))
+                torch.bmm(w.expand(n, -1, -1), torch.stack([lora[layer][0] for layer in names]).to(dtype))
                 for lora, w in zip((content, style), first.weight.split(out, 1), strict=True)
             ]
             hidden = torch.baddbmm(first.bias[:, None], torch.cat(ranks, 2), down).relu_()
-            m = torch.bmm(self.output.weight.expand(n, -1, -1), hidden)  # (n, 2, in)
-            return dict(zip(names, map(tuple, (m + self.output.bias[:, None]).unbind()), strict=True))
+            m = torch.baddbmm(self.output.bias[:, None], self.output.weight.expand(n, -1, -1), hidden)
+            return dict(zip(names, map(tuple, m.unbind()), strict=True))  # m: (n, 2, in)
 
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for pairs in parallel(work, list(batches(content, style, layers)), content[layers[0]][0].device):

@@ -42,6 +42,10 @@ Progress = Callable[[Sequence[Any]], Iterable[Any]]
 BATCH = 1 << 20
 BATCH_ON_DEVICE = 1 << 28
 
+# The C library gives freed memory back to the system, which takes its time to hand it out again, unless a
+# block as large as this was freed before (glibc's dynamic threshold, 32 MB at most; elsewhere no effect).
+torch.empty(31 << 20, dtype=torch.uint8)
+
 FLAVOURS = ("delta", "factors")
 RESTS = ("average", "sum")
 
@@ -237,17 +241,20 @@ def _gated(
         )
         at = 0
         for which, (side, weight) in enumerate(sides):
-            up = stacked([side[layer][0] for layer in names])
-            down = stacked([side[layer][1] for layer in names])
-            wide = _wide(down.dtype)
-            if names[0] in gates:
-                m = stacked([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
-                down = down.to(wide) * (m.to(down.device, wide) * weight)
-            elif weight * rest != 1:
-                down = down.to(wide) * (weight * rest)
-            up, down = _fitted(up, down, ups.dtype, names[0])
+            factors = [side[layer][0] for layer in names]
+            down = torch.stack([side[layer][1] for layer in names])
             rank = down.shape[1]
-            ups.narrow(2, at, rank).copy_(up)  # rounds
+            place = ups.narrow(2, at, rank)
+            up = torch.stack(factors, out=place if factors[0].dtype == place.dtype else None)
+            if names[0] in gates:
+                m = torch.stack([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
+                scale = m.to(down.device, _wide(down.dtype)) * weight
+            else:
+                scale = weight * rest
+            if names[0] in gates or scale != 1:
+                down = down.to(_wide(down.dtype)).mul_(scale)
+            up, down = _fitted(up, down, ups.dtype, names[0])
+            place.copy_(up)  # rounds; nothing to do where it is the place itself
             downs.narrow(1, at, rank).copy_(down)
             at += rank
         return zip(names, zip(ups.unbind(), downs.unbind(), strict=True), strict=True)
