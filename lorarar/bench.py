@@ -8,8 +8,9 @@ stand beside. Nothing here is a test: machines differ.
 
 What bounds the two ratios on a CPU is timed in the same run and printed beside them as their limit: the
 coefficients need L·B and (L·B)·A for every gated layer (the dense way ΔW of every layer and L·ΔW of the gated
-ones), and every factor is read and written once. A merged file also holds the SHA-256 of its sources, so that
-every byte of both inputs is hashed as well as copied.
+ones), and every factor is read and written once; that a merge returns new memory, which the system has to
+clear first, is not in the limit. A merged file also holds the SHA-256 of its sources, so that every byte of
+both inputs is hashed as well as copied.
 """
 
 import argparse
