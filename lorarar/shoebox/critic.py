@@ -98,10 +98,16 @@ class Critic(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Critic:
-        """Read a critic back from `folder`."""
+        """Read a critic back from `folder`. Raises `ValueError` if its weights are of another network."""
         state = {k: v.float() for k, v in load_file(folder / "critic.safetensors").items()}
-        model = cls(width=len(state["trunk.0.0.weight"]), embedding=len(state["subject.2.weight"]))
-        model.load_state_dict(state)
+        try:
+            model = cls(width=len(state["trunk.0.0.weight"]), embedding=len(state["subject.2.weight"]))
+            model.load_state_dict(state)
+        except (KeyError, RuntimeError):
+            path = folder / "critic.safetensors"
+            raise ValueError(
+                f"{path}: not the weights of this critic; train it, with `lorarar shoebox critic`"
+            ) from None
         return model.eval()
 
 
