@@ -227,6 +227,8 @@ def _layer_of(stem: str) -> tuple[str, str] | None:
     for prefix, component in _KOHYA_COMPONENT.items():
         if stem.startswith(prefix):
             name = stem.removeprefix(prefix)
+            if "__" in f"_{name}_":  # an empty word, which `_words` would not see
+                return None
             if component != "unet":
                 return f"{component}.{_words(name)}", "kohya"
             if sgm := _from_sgm(name):

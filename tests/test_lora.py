@@ -625,6 +625,7 @@ def broken(tmp_path):
         "other half": ({down_key: down}, "no up matrix"),
         "stray": ({**good, "bundle_emb.0": up.clone()}, "bundle_emb.0 is not a key of a LoRA"),
         "lycoris": ({"lycoris_a.lora_up.weight": up}, "lycoris_a.* is not a key"),
+        "gap": ({"lora_unet_down_blocks__1_attentions_0_proj_in.lora_up.weight": up}, "is not a key"),
         "ldm": ({"diffusion_model.input_blocks.4.1.proj_in.lora_A.weight": up}, "is not a key"),
         "weights": ({"unet.conv_in.weight": up}, "is not a key"),
         "bias": ({**good, f"{QUERY}.lora_B.bias": up.clone()}, "is not a key"),
