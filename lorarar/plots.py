@@ -366,7 +366,7 @@ def cover(
         "abstract rainbow",
         "flat cartoon illustration #1",
     ),
-    seed: int = 1,
+    seed: int = 2,
 ) -> Image.Image:
     """Draw the book's cover: subjects down the side, styles along the top, and each subject in each style.
 

@@ -267,6 +267,11 @@ def test_cards_say_how_it_was_made(trained):
         assert f"| command | {card['command']} |" in (trained / place / "README.md").read_text()
 
 
+def test_no_part_names_a_folder_of_this_machine(trained):
+    for config in (trained / "base").glob("*/config.json"):
+        assert "_name_or_path" not in json.loads(config.read_text())
+
+
 def test_latents_are_encoded_anew_for_another_vae(trained, monkeypatch):
     monkeypatch.chdir(trained.parent)
     run = trained.parent / "run"

@@ -54,7 +54,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "clip": Recipe(1_500, 128, 1e-3, decay=0.5),
     "vae": Recipe(9_000, 8, 2e-3, decay=0.5, weight_decay=1e-4),
-    "base": Recipe(8_900, 32, 1e-3, decay=0.42),
+    "base": Recipe(17_300, 32, 1e-3),
     "critic": Recipe(3_000, 96, 1e-3, decay=0.5),
     "judge": Recipe(5_200, 48, 1e-3),
     "dino": Recipe(1_200, 48, 1e-3, weight_decay=0.04),
@@ -439,10 +439,14 @@ def train_base(
     for part in (autoencoder, first, second, model):
         part.to("cpu").half()
     miniatures.pipeline(autoencoder, first, second, words, model).save_pretrained(out / "base")
-    for part in ("text_encoder", "text_encoder_2"):
-        # Unless told otherwise, diffusers loads its parts in float32, transformers in what their config says.
+    for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
         file = out / "base" / part / "config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": "float32"}, indent=2) + "\n")
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)  # a folder of this machine
+        if part.startswith("text"):
+            # Unless told otherwise, diffusers loads its parts in float32, transformers in what this says.
+            config["dtype"] = "float32"
+        file.write_text(json.dumps(config, indent=2) + "\n")
     facts = {
         "seed": seed,
         "recipe": asdict(recipe),
