@@ -13,6 +13,7 @@ import html
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -302,8 +303,12 @@ def versions() -> Table:
 
 
 def chapters() -> list[Path]:
-    """Return the sources of the chapters, in order: ``book/NN_topic.md``."""
-    return sorted(BOOK.glob("[0-9][0-9]_*.md"))
+    """Return the chapters' sources, ``book/NN_topic.md``, that ``_toc.yml`` lists; others are drafts."""
+    import yaml
+
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = [ROOT / entry["file"] for part in contents["parts"] for entry in part["chapters"]]
+    return [path for path in listed if re.match(r"\d\d_", path.name)]
 
 
 def title(path: Path) -> str:
