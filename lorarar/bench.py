@@ -257,6 +257,25 @@ def main() -> None:
         print(f"{len(layers)} layers, rank {options.rank}, float16, torch {torch.__version__},", end=" ")
         print(f"{torch.get_num_threads()} threads; medians of {repeat}\n")
 
+    # Files first, as in a process that does nothing else: memory that a dense merge has given back to the
+    # system is handed out again more slowly than any copy takes.
+    with tempfile.TemporaryDirectory(prefix="lorarar-bench-") as folder:
+        paths = [Path(folder) / name for name in ("c.safetensors", "s.safetensors", "out.safetensors")]
+        for lora, path in ((content, paths[0]), (style, paths[1])):
+            save_lora(lora, path)
+        network.save(Path(folder) / "h.safetensors")
+        files = seconds(
+            {
+                "copy": lambda: copy_files(paths[0], paths[1], paths[2]),
+                "direct": lambda: merge_files(paths[0], paths[1], None, paths[2]),
+                "merge": lambda: merge_files(paths[0], paths[1], network, paths[2]),
+                "hash": hashed(*paths[:2]),
+            },
+            max(3, repeat),
+        )
+        before, after = peak_memory(paths[0], paths[1], Path(folder) / "h.safetensors", paths[2])
+        size = sum(os.path.getsize(path) for path in paths)
+
     ours = seconds(
         {
             "lorarar": lambda: lorarar(content, style, network),
@@ -311,60 +330,34 @@ def main() -> None:
     row("the same by dense SVD (one of each shape, scaled up)", dense_svd, "s")
     row("  dense SVD / compress", dense_svd / small, "×", "aim: 50 or more")
 
-    with tempfile.TemporaryDirectory(prefix="lorarar-bench-") as folder:
-        paths = [Path(folder) / name for name in ("c.safetensors", "s.safetensors", "out.safetensors")]
-        for lora, path in ((content, paths[0]), (style, paths[1])):
-            save_lora(lora, path)
-        network.save(Path(folder) / "h.safetensors")
-        files = seconds(
-            {
-                "copy": lambda: copy_files(paths[0], paths[1], paths[2]),
-                "direct": lambda: merge_files(paths[0], paths[1], None, paths[2]),
-                "merge": lambda: merge_files(paths[0], paths[1], network, paths[2]),
-                "hash": hashed(*paths[:2]),
-            },
-            max(3, repeat),
-        )
-        row("file to file, lorarar", files["merge"], "s")
-        row("file to file, direct", files["direct"], "s")
-        row("copying both files", files["copy"], "s")
-        row("SHA-256 of both files, on one core", files["hash"], "s")
-        row("  file to file / copy", files["merge"] / files["copy"], "×", "at most 2.0, aim: 1.3")
-        row("  the same for direct", files["direct"] / files["copy"], "×")
-        least = files["copy"].cpu + files["hash"].cpu
-        for name, cpu in (("lorarar", least + ours["products"].cpu), ("direct", least)):
-            limit = cpu / torch.get_num_threads() / files["copy"]
-            row(f"  limit of {name}: copy + SHA-256{' + products' * (cpu > least)}, on all cores", limit, "×")
-        row("  file to file / copy in CPU seconds, lorarar", files["merge"].cpu / files["copy"].cpu, "×")
-        row("  the same for direct", files["direct"].cpu / files["copy"].cpu, "×")
-        before, after = peak_memory(paths[0], paths[1], Path(folder) / "h.safetensors", paths[2])
-        size = sum(os.path.getsize(path) for path in paths)
-        row(
-            "peak memory of a process that merges two files",
-            after / 1e6,
-            "MB",
-            f"{before / 1e6:.0f} of it torch",
-        )
-        row("both inputs and the output", size / 1e6, "MB")
-        row("  peak / (inputs + output)", after / size, "×", "at most 1.3")
-        row("  the same without what importing torch takes", (after - before) / size, "×")
-        if torch.cuda.is_available():
-            network.cuda()
-            two = [
-                LoRA({k: (u.cuda(), d.cuda()) for k, (u, d) in load_lora(path).items()}) for path in paths[:2]
-            ]
+    row("file to file, lorarar", files["merge"], "s")
+    row("file to file, direct", files["direct"], "s")
+    row("copying both files", files["copy"], "s")
+    row("SHA-256 of both files, on one core", files["hash"], "s")
+    row("  file to file / copy", files["merge"] / files["copy"], "×", "at most 2.0, aim: 1.3")
+    row("  the same for direct", files["direct"] / files["copy"], "×")
+    least = files["copy"].cpu + files["hash"].cpu
+    for name, cpu in (("lorarar", least + ours["products"].cpu), ("direct", least)):
+        limit = cpu / torch.get_num_threads() / files["copy"]
+        row(f"  limit of {name}: copy + SHA-256{' + products' * (cpu > least)}, on all cores", limit, "×")
+    row("  file to file / copy in CPU seconds, lorarar", files["merge"].cpu / files["copy"].cpu, "×")
+    row("  the same for direct", files["direct"].cpu / files["copy"].cpu, "×")
+    row(
+        "peak memory of a process that merges two files", after / 1e6, "MB", f"{before / 1e6:.0f} of it torch"
+    )
+    row("both inputs and the output", size / 1e6, "MB")
+    row("  peak / (inputs + output)", after / size, "×", "at most 1.3")
+    row("  the same without what importing torch takes", (after - before) / size, "×")
+    if torch.cuda.is_available():
+        network.cuda()
+        two = [LoRA({k: (u.cuda(), d.cuda()) for k, (u, d) in lora.items()}) for lora in (content, style)]
 
-            def on_device() -> None:
-                lorarar(*two, network)
-                torch.cuda.synchronize()
+        def on_device() -> None:
+            lorarar(*two, network)
+            torch.cuda.synchronize()
 
-            device = seconds({"ours": on_device}, max(10, repeat), 3)["ours"]
-            row(
-                f"merge, lorarar, on {torch.cuda.get_device_name()}",
-                device * 1e3,
-                "ms",
-                "at most 10 on an H200",
-            )
+        device = seconds({"ours": on_device}, max(10, repeat), 3)["ours"]
+        row(f"merge, lorarar, on {torch.cuda.get_device_name()}", device * 1e3, "ms", "at most 10 on an H200")
     if options.json:
         print(json.dumps({name: round(value, 6) for name, value in figures.items()}, indent=2))
 
