@@ -102,7 +102,8 @@ def test_manifest_holds_what_is_there_and_check_finds_what_is_not(data, capsys):
 
 def test_asked_to_stop_it_stops_the_command(data, tmp_path):
     code = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(7))\nprint(flush=True)\n"
-    code += "time.sleep(60)"
+    # Many short sleeps: a signal just before a long one is seen only after it.
+    code += "for _ in range(600): time.sleep(0.1)"
     process = subprocess.Popen(
         [sys.executable, "-m", "lorarar.artefacts", "run", "one.txt", "--", "python", "-c", code],
         stdout=subprocess.PIPE,
