@@ -253,6 +253,11 @@ def save_recorded(
     return path
 
 
+def inside(files: Iterable[Path]) -> list[Path]:
+    """Return the files that lie in the project, relative to its root, as `save_recorded` takes them."""
+    return [file.relative_to(ROOT) for file in map(Path.resolve, files) if file.is_relative_to(ROOT)]
+
+
 def provenance(name: str) -> Table:
     """Return the provenance of a recorded run as a table; inputs that changed since are named."""
     about = recorded(name).provenance

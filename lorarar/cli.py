@@ -702,7 +702,7 @@ def _zoo(options: argparse.Namespace) -> None:
 
     from PIL import Image
 
-    from lorarar.book import ROOT, save_recorded
+    from lorarar.book import inside, save_recorded
     from lorarar.models import data_folder
 
     sheet = None
@@ -728,7 +728,7 @@ def _zoo(options: argparse.Namespace) -> None:
         + (f" --record {options.record}" if options.record else ""),
         seed=options.seed,
         scale=options.scale,
-        inputs=[file.relative_to(ROOT) for file in map(Path.resolve, judged) if file.is_relative_to(ROOT)],
+        inputs=inside(judged),
     )
     if sheet is not None:  # a row of images per pair, a column per cell
         pairs, columns, height, width, _ = sheet.shape

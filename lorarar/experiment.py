@@ -1022,7 +1022,7 @@ def record(
     Raises:
         ValueError: images or verdicts are missing.
     """
-    from lorarar.book import save_recorded
+    from lorarar.book import inside, save_recorded
 
     if name is None:
         name = f"experiment_{run.split}" + (f"_{run.scale.name}" if run.scale.name != "shoebox" else "")
@@ -1065,7 +1065,7 @@ def record(
         command=f"{_command('record', run)} --judges {' '.join(judges)}",
         seed=run.seed,
         scale=run.scale.name,
-        inputs=_inside(decided),
+        inputs=inside(decided),
     )
     if rows:
         shown = sheet(run, rows)  # (rows, 3, h, w, 3)
@@ -1079,13 +1079,6 @@ def record(
 
 def _command(step: str, run: Setting) -> str:
     return f"python -m lorarar.experiment {step} --split {run.split} --scale {run.scale.name}"
-
-
-def _inside(files: Iterable[Path]) -> list[Path]:
-    """Return the files that lie in the project, relative to its root."""
-    from lorarar.book import ROOT
-
-    return [file.relative_to(ROOT) for file in map(Path.resolve, files) if file.is_relative_to(ROOT)]
 
 
 def _save_png(path: Path, pixels: np.ndarray) -> None:
@@ -1247,7 +1240,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _record_judges(options: argparse.Namespace) -> Path:
-    from lorarar.book import save_recorded
+    from lorarar.book import inside, save_recorded
 
     scale = find_scale(options.scale)
     by = [find_judge(name, scale, options.device) for name in options.judges]
@@ -1263,7 +1256,7 @@ def _record_judges(options: argparse.Namespace) -> Path:
         f"{' '.join(options.judges)} --each {options.each}",
         seed=options.seed,
         scale=scale.name,
-        inputs=_inside(
+        inputs=inside(
             file
             for name in ("judge", "critic", "clip", "dino")
             for file in sorted((data_folder() / "shoebox" / name).glob("*.safetensors"))

@@ -23,6 +23,9 @@ from lorarar.models import generate, load_pipeline
 from lorarar.shoebox import train, world
 from lorarar.shoebox.train import Recipe, to_unit
 
+JUDGEMENT = ((10.0, -5.0), (10.0, -5.0))
+"""Scale and bias with which `verify` begins to turn a cosine into "the same", for subject and style."""
+
 
 def _block(inside: int, outside: int) -> nn.Sequential:
     return nn.Sequential(
@@ -51,8 +54,7 @@ class Critic(nn.Module):
         self.family = nn.Linear(features, len(world.FAMILIES))
         self.subject = nn.Sequential(nn.Linear(features, 256), nn.SiLU(), nn.Linear(256, embedding))
         self.style = nn.Sequential(nn.Linear(features, 256), nn.SiLU(), nn.Linear(256, embedding))
-        # What a cosine is worth when the two networks learn to say "same" or "not the same".
-        self.judgement = nn.Parameter(torch.tensor([[10.0, -5.0], [10.0, -5.0]]))
+        self.judgement = nn.Parameter(torch.tensor(JUDGEMENT))  # only to learn by
         self.register_buffer("subject_threshold", torch.tensor(0.5))
         self.register_buffer("style_threshold", torch.tensor(0.5))
 
@@ -132,9 +134,12 @@ def verify(vectors: Tensor, labels: Tensor, kind: Tensor, judgement: Tensor) -> 
     logits = judgement[0] * (vectors @ vectors.T) + judgement[1]
     upper = torch.ones_like(logits, dtype=torch.bool).triu(1)
     same, alike = labels[:, None] == labels[None], kind[:, None] == kind[None]
-    wrong = (F.softplus(-logits[same & upper]), F.softplus(logits[~same & alike & upper]))
-    easy = F.softplus(logits[~alike & upper])
-    return sum(values.mean() for values in (*wrong, easy) if len(values)) / 3
+    losses = (
+        F.softplus(-logits[same & upper]),
+        F.softplus(logits[~same & alike & upper]),
+        F.softplus(logits[~alike & upper]),
+    )
+    return sum(values.mean() for values in losses if len(values)) / 3
 
 
 def roughen(images: Tensor) -> Tensor:

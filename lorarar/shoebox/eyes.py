@@ -33,7 +33,7 @@ from transformers import (
 
 from lorarar import judge
 from lorarar.shoebox import miniatures, styles, subjects, train, world
-from lorarar.shoebox.critic import Critic, balanced, contrast, pairs, roughen, verify
+from lorarar.shoebox.critic import JUDGEMENT, Critic, balanced, contrast, pairs, roughen, verify
 from lorarar.shoebox.scene import SIZE
 from lorarar.shoebox.train import RECIPES, Recipe, to_unit
 
@@ -248,7 +248,7 @@ class Sight(nn.Module):
         self.family = nn.Linear(width, len(world.FAMILIES))
         self.subject = nn.Linear(width, embedding)
         self.style = nn.Linear(width, embedding)
-        self.judgement = nn.Parameter(torch.tensor([[10.0, -5.0], [10.0, -5.0]]))  # see `verify`
+        self.judgement = nn.Parameter(torch.tensor(JUDGEMENT))
 
     def forward(self, seen: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """Classify and compare images (n, tokens, width) with their truths (n, 4): the losses."""

@@ -368,11 +368,11 @@ def choose(
         subject", "style", "worst style" (None for an axis without names), "seconds": mean, of training}.
     """
     scale, rows = find_scale(scale), []
+    common = {"seed": seed, "device": device, "progress": progress}
     for changed in CANDIDATES:
         label = "-".join(f"{key}-{value:g}" for key, value in changed.items()) or "default"
         content, style = (replace(recipe, **changed) for recipe in (scale.content, scale.style))
         candidate = replace(scale, content=content, style=style)
-        common = {"seed": seed, "device": device, "progress": progress}
         train(names, loras / label, candidate, **common)
         found = measure(names, loras / label, candidate, count=count, **common)
         row: dict[str, object] = {"changed": changed}
