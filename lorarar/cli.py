@@ -588,7 +588,9 @@ def add_shoebox(commands: Commands) -> None:
     )
     parser.add_argument("--steps", type=int, metavar="N", help="default: the recipe's")
     parser.add_argument("--groups", type=int, metavar="N", help="drawings in groups of six; default: all")
-    parser.add_argument("--init", type=Path, metavar="DIR", help="vae, base: the pipeline to train on")
+    parser.add_argument(
+        "--init", type=Path, metavar="DIR", help="what to train on: vae, base: a pipeline; judge: a judge"
+    )
     parser.add_argument(
         "--rounds", type=int, metavar="N", default=1, help="measure: images per cell; default: 1"
     )
@@ -602,11 +604,14 @@ def _shoebox(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, not {value}")
-    part = {"vae": "vae", "base": "unet"}.get(options.step)
+    part = {"vae": "vae", "base": "unet", "judge": ""}.get(options.step)
     if options.init and part is None:
-        raise ValueError("--init goes with the steps vae and base")
-    if options.init and not (options.init / part).is_dir():
-        raise ValueError(f"--init {options.init}: no {part} folder in it; name a folder in diffusers' layout")
+        raise ValueError("--init goes with the steps vae, base and judge")
+    if options.init and not (options.init / part / "config.json").is_file():
+        raise ValueError(
+            f"--init {options.init}: no {Path(part) / 'config.json'} in it; name a folder in the layout of "
+            "diffusers, or for a judge of transformers"
+        )
 
     from lorarar.models import data_folder, find_device
     from lorarar.shoebox import critic, train, world
@@ -635,7 +640,7 @@ def _shoebox(options: argparse.Namespace) -> None:
         "vae": lambda: train.train_vae(*arguments, init=options.init),
         "critic": lambda: critic.train_critic(*arguments),
         "base": lambda: train.train_base(*arguments, init=options.init),
-        "judge": lambda: eyes.train_judge(*arguments),
+        "judge": lambda: eyes.train_judge(*arguments, init=options.init),
         "dino": lambda: eyes.train_dino(*arguments),
     }[options.step]()
     print(json.dumps(trained, indent=1))

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from lorarar.lora import LoRA
-from lorarar.models import Scale, generate, load_pipeline
+from lorarar.models import Scale, base_sha256, generate, load_pipeline
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -515,7 +515,7 @@ def train_lora(
             b"".join(i.tobytes() for pictures, _ in concepts for i in pictures)
         ).hexdigest(),
         "prompts": [words if isinstance(words, str) else list(words) for _, words in concepts],
-        "base": hashlib.sha256(unet.conv_in.weight.detach().float().cpu().numpy().tobytes()).hexdigest(),
+        "base": base_sha256(pipe),
         "class_prompt": class_prompt,
         "prior_weight": prior_weight,
         "rank": rank,
@@ -537,7 +537,7 @@ def train_lora(
         state = {"parameters": parameters, "optimizer": rule, "scaler": scaler, "generator": generator}
         start = 0
         if resume and checkpoint is not None and Path(checkpoint).exists():
-            start = _restore(checkpoint, settings, **state)
+            start = restore(checkpoint, settings, **state)
         with tqdm(initial=start, total=steps, unit="step", disable=not progress) as bar:
             for step in range(start, steps):
                 for group in rule.param_groups:
@@ -555,7 +555,7 @@ def train_lora(
                 if callback or step % 10 == 9:  # reading the loss waits for the GPU, so not every step
                     bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
                 if checkpoint is not None and (step + 1) % checkpoint_every == 0 and step + 1 < steps:
-                    _keep(checkpoint, settings, step + 1, **state)
+                    keep(checkpoint, settings, step + 1, **state)
                 if callback:
                     callback(step + 1, loss.item())
         lora = LoRA(
@@ -569,7 +569,7 @@ def train_lora(
     return lora
 
 
-def _keep(
+def keep(
     file: str | Path,
     settings: dict[str, Any],
     step: int,
@@ -594,7 +594,7 @@ def _keep(
     os.replace(aside, file)
 
 
-def _restore(
+def restore(
     file: str | Path,
     settings: dict[str, Any],
     parameters: list[torch.nn.Parameter],

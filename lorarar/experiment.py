@@ -52,6 +52,7 @@ from lorarar.models import (
     Recipe,
     Scale,
     _quiet,
+    base_sha256,
     data_folder,
     find_scale,
     generate,
@@ -283,7 +284,7 @@ def _decides(task: Task, method: str, options: Mapping[str, Any]) -> str:
             "method": method,
             "recipe": {**vars(recipe), **options},
             "seed": task.seed,
-            "base": _weights(task.pipe),
+            "base": base_sha256(task.pipe),
             "content": _digest(task.content),
             "style": _digest(task.style),
         },
@@ -340,12 +341,6 @@ def _since(began: float) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - began
-
-
-def _weights(pipe: DiffusionPipeline) -> str:
-    """The SHA-256 by which the trained LoRAs know their base."""
-    first = pipe.unet.conv_in.weight.detach().float().cpu().numpy()
-    return hashlib.sha256(first.tobytes()).hexdigest()
 
 
 def _digest(lora: LoRA) -> str:
@@ -538,7 +533,7 @@ def images(
                     "steps": run.scale.inference_steps,
                     "guidance": run.scale.guidance,
                     "recipe": _decides(task, name.partition(":")[0], method.options) if method.slow else None,
-                    "base": _weights(task.pipe),
+                    "base": base_sha256(task.pipe),
                     "content": _digest(task.content),
                     "style LoRA": _digest(task.style),
                     "hypernetwork": _hash(run.hypernetwork) if method.hypernetwork else None,

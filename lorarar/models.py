@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -305,6 +306,16 @@ def check_fit(pipe: DiffusionPipeline, lora: LoRA) -> None:
         found, wanted = (up.shape[0], *down.shape[1:]), tuple(weight.shape)
         if found != wanted:
             raise ValueError(f"the LoRA is for another base model: {layer} is {wanted} there, {found} here")
+
+
+def base_sha256(pipe: DiffusionPipeline) -> str:
+    """Return the SHA-256 by which what is trained knows its base: that of the UNet's first weights.
+
+    They stand for all of them: no training of a base leaves them as they are, and to hash all would take
+    seconds at SDXL's size.
+    """
+    first = pipe.unet.conv_in.weight.detach().float().cpu().numpy()
+    return hashlib.sha256(first.tobytes()).hexdigest()
 
 
 def _uniform(lora: LoRA, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from lorarar.dreambooth import Batch, _keep, _restore
+from lorarar.dreambooth import Batch, keep, restore
 from lorarar.hypernet import Hypernetwork, layers_of
 from lorarar.lora import LoRA, LoRAError
 from lorarar.merging import matching
+from lorarar.models import base_sha256
 from lorarar.objective import (
     Gated,
     Trained,
@@ -205,7 +206,7 @@ def train(
         **recipe,
         "pairs": [list(pair) for pair in pairs],
         "loras": hashlib.sha256("".join(map(fingerprint, sides.values())).encode()).hexdigest(),
-        "base": hashlib.sha256(unet.conv_in.weight.detach().float().cpu().numpy().tobytes()).hexdigest(),
+        "base": base_sha256(pipe),
     }
     history = torch.zeros(steps, 3, device=unet.device)
     # The history is restored with the parameters: curves without a gap after an interruption.
@@ -217,7 +218,7 @@ def train(
     }
     start = 0
     if resume and checkpoint is not None and Path(checkpoint).exists():
-        start = _restore(checkpoint, settings, **state)
+        start = restore(checkpoint, settings, **state)
 
     loras = {key: _on(side.lora, unet.device) for key, side in sides.items()}
     lessons: dict[tuple[int, int], Batch] = {}
@@ -252,7 +253,7 @@ def train(
             history[step] = torch.stack(terms).detach()
             bar.update()
             if checkpoint is not None and (step + 1) % checkpoint_every == 0 and step + 1 < steps:
-                _keep(checkpoint, settings, step + 1, **state)
+                keep(checkpoint, settings, step + 1, **state)
             if callback or step % 10 == 9:  # reading the loss waits for the GPU, so not every step
                 values = tuple(history[step].tolist())
                 bar.set_postfix(content=f"{values[0]:.4f}", style=f"{values[1]:.4f}", refresh=False)

@@ -181,6 +181,10 @@ def test_training_the_judge_writes_a_judge_and_resumes(drawn, named, tmp_path, m
     model = AutoModelForImageTextToText.from_pretrained(folder)
     assert isinstance(model, LlavaOnevisionForConditionalGeneration)
     assert sum(file.stat().st_size for file in folder.iterdir()) < 10e6
+    # Its first word is its answer: what it would say next, it has never learned.
+    ask = judge.local_judge(folder, "cpu")
+    questions = [judge.Question("subject", images[i], images[j], "") for i, j in ((0, 1), (2, 3), (4, 11))]
+    assert set(ask(questions)) <= {"Yes", "No"}
     # Killed in the middle of the second stage, the run goes on and ends in the same weights.
     steps = []
 
@@ -203,6 +207,14 @@ def test_training_the_judge_writes_a_judge_and_resumes(drawn, named, tmp_path, m
     assert first.keys() == second.keys()
     for name, weight in first.items():
         torch.testing.assert_close(weight, second[name], atol=0, rtol=0)
+    # Trained on, it starts from these weights; at a rate of zero it ends in them, too.
+    still = Recipe(2, 6, 0.0, warmup=2), 0, "cpu", 6, folder
+    eyes.train_judge(tmp_path / "c", tmp_path / "more", *still)
+    assert f"--init {folder}" in json.loads((tmp_path / "c" / "judge" / "card.json").read_text())["command"]
+    assert not (tmp_path / "more" / "judge-eyes.pt").exists()
+    third = load_file(tmp_path / "c" / "judge" / "model.safetensors")
+    for name, weight in first.items():
+        torch.testing.assert_close(weight, third[name], atol=1e-3, rtol=0)
 
 
 # --- DINO

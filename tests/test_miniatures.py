@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from lorarar import cli
 from lorarar.shoebox import critic, miniatures, train, world
 from lorarar.shoebox.critic import Critic, balanced, contrast, pairs, verify
 from lorarar.shoebox.miniatures import TOKENS
@@ -524,3 +525,21 @@ def test_roughening_keeps_the_picture():
     assert float(rough.abs().max()) <= 1
     smooth = torch.full((4, 3, SIZE, SIZE), 0.2)
     assert (critic.roughen(smooth) - smooth).abs().mean() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("clip", "--init", "somewhere"), "--init goes with the steps vae, base and judge"),
+        (("judge", "--init", "somewhere"), "no config.json in it"),
+        (("base", "--init", "somewhere"), "no unet/config.json in it"),
+        (("vae", "--steps", "0"), "--steps must be at least 1, not 0"),
+        (("base", "--out", "nowhere"), "nowhere has no base/vae: train it first"),
+    ],
+)
+def test_bad_input_to_the_command_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["shoebox", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not list(tmp_path.iterdir())

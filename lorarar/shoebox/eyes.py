@@ -137,7 +137,9 @@ def llava(tokenizer: PreTrainedTokenizerFast, width: int = 128, layers: int = 4)
     with torch.no_grad():  # attention begins as likeness, on which to compare two images builds
         for layer in model.model.language_model.layers:
             layer.self_attn.k_proj.load_state_dict(layer.self_attn.q_proj.state_dict())
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    # It learns the first word of an answer and nothing of what follows: that word ends the answer.
+    ends = [tokenizer.eos_token, "Yes", "No"]
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(ends)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
 
@@ -273,18 +275,23 @@ def train_judge(
     seed: int = 0,
     device: str = "cpu",
     groups: int = train.GROUPS,
+    init: Path | None = None,
 ) -> dict:
     """Train the judge on drawings, first its eyes, then its answers, and measure it as it will be used.
 
     The eyes learn to classify, and to tell individuals and styles apart by contrast; then the whole model
-    learns the first word of the answer, the only one that counts. Writes `out`/judge.
+    learns the first word of the answer, the only one that counts. `init`: a judge's folder whose weights to
+    start from; its eyes have learned to see, and all steps are answers. Writes `out`/judge.
     """
     images, _, truths = world.dataset(groups, seed)
     truth = torch.from_numpy(truths).long()
     torch.manual_seed(seed)
     tokenizer = words()
     both = processor(tokenizer)
-    model = llava(tokenizer).to(device)
+    model = llava(tokenizer)
+    if init is not None:
+        model.load_state_dict(type(model).from_pretrained(init, dtype=torch.float32).state_dict())
+    model.to(device)
     if device == "cpu":
         model.set_attn_implementation("eager")  # trains faster than SDPA there
     sight = Sight(model.config.text_config.hidden_size).to(device)
@@ -318,15 +325,13 @@ def train_judge(
             "style": right[style].mean(),
         }
 
-    first = int(SIGHT * recipe.steps)
+    first = int(SIGHT * recipe.steps) if init is None else 0
     begin = replace(recipe, steps=first, batch=2 * recipe.batch, warmup=min(recipe.warmup, -(-first // 10)))
     then = replace(recipe, steps=recipe.steps - first)
     shared = {"run": run, "seed": seed, "device": device, "group": world.GROUP, "half": True}
     eyes = nn.ModuleList([model.model.vision_tower, model.model.multi_modal_projector, sight])
-    spent = [
-        train.fit("judge-eyes", eyes, see, len(images), begin, **shared),
-        train.fit("judge", nn.ModuleList([model, sight]), speak, len(images), then, **shared),
-    ]
+    spent = [train.fit("judge-eyes", eyes, see, len(images), begin, **shared)] if first else []
+    spent += [train.fit("judge", nn.ModuleList([model, sight]), speak, len(images), then, **shared)]
     folder = out / "judge"
     model.to("cpu").half().save_pretrained(folder)
     both.save_pretrained(folder)
@@ -341,7 +346,8 @@ def train_judge(
             judge.local_judge(folder, device, batch_size=64), seed, folder / "mistakes.png", train.HELD_OUT
         ),
     }
-    train.card(folder, "The judge: LLaVA-OneVision in miniature", train.command("judge", recipe, seed), facts)
+    said = train.command("judge", recipe, seed, init)
+    train.card(folder, "The judge: LLaVA-OneVision in miniature", said, facts)
     return facts
 
 

@@ -23,7 +23,17 @@ from tqdm import tqdm
 
 from lorarar.dreambooth import Batch, draw, encode, train_lora
 from lorarar.lora import LoRA, LoRAError, load_lora, save_lora
-from lorarar.models import Scale, _quiet, data_folder, find_scale, generate, load_pipeline, loaded
+from lorarar.models import (
+    Scale,
+    _quiet,
+    base_sha256,
+    data_folder,
+    find_scale,
+    generate,
+    load_pipeline,
+    loaded,
+)
+from lorarar.objective import predict
 from lorarar.shoebox import styles, subjects, world
 from lorarar.shoebox.scene import SIZE
 
@@ -232,7 +242,6 @@ def train(
     if count is not None and count < 1:
         raise ValueError(f"a LoRA needs at least 1 image, not {count}")
     pipe = load_pipeline(scale, device)
-    base = pipe.unet.conv_in.weight.detach().float().cpu().numpy().tobytes()
     known = sorted([*subjects.SUBJECTS, *styles.STYLES])
     todo = []
     for name in names:
@@ -242,7 +251,7 @@ def train(
             **vars(recipe),
             "prompts": [captions],
             "seed": 1000 * seed + known.index(name),
-            "base": hashlib.sha256(base).hexdigest(),
+            "base": base_sha256(pipe),
             "images": hashlib.sha256(images.tobytes()).hexdigest(),
         }
         if not _made(file_of(name, loras), settings):
@@ -469,13 +478,7 @@ def probe(
 @torch.no_grad()
 def answer(pipe: DiffusionPipeline, batch: Batch) -> torch.Tensor:
     """Return what the UNet, with the LoRAs it carries, predicts for a batch: (n, c, h, w) float32."""
-    return pipe.unet(
-        batch.noised.to(pipe.unet.dtype),
-        batch.timesteps,
-        batch.text,
-        added_cond_kwargs=batch.conditions,
-        return_dict=False,
-    )[0].float()
+    return predict(pipe.unet, batch)
 
 
 def loss(pipe: DiffusionPipeline, batch: Batch) -> float:
