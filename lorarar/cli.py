@@ -670,7 +670,7 @@ def add_zoo(commands: Commands) -> None:
         "--out", type=Path, metavar="DIR", help="the LoRAs; default: data/loras (choose: runs/choose)"
     )
     parser.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
-    parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 4")
+    parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 12")
     parser.add_argument(
         "--count",
         type=int,

@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +81,7 @@ class Scale:
 
 
 _SHOEBOX = Recipe(rank=8, steps=250, learning_rate=1e-3, batch_size=4, warmup=20, decay=0.3)
+_SHOEBOX_STYLE = replace(_SHOEBOX, steps=500)  # a style is harder to learn than a thing
 _EYES = {name: f"data/shoebox/{name}" for name in ("judge", "clip", "dino")}
 _SMOKE = Recipe(rank=4, steps=4, learning_rate=1e-3, batch_size=2)
 
@@ -109,12 +110,12 @@ SCALES: dict[str, Scale] = {
             base="data/shoebox/base",
             size=64,
             inference_steps=16,
-            guidance=4.0,
+            guidance=2.0,
             dtype="float32",
             content=_SHOEBOX,
-            style=_SHOEBOX,
+            style=_SHOEBOX_STYLE,
             ziplora=Fit(steps=100, batch_size=4),
-            hypernetwork=Fit(steps=1000, batch_size=4),
+            hypernetwork=Fit(steps=5000),
             **_EYES,
         ),
         Scale(

@@ -44,8 +44,11 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 RARE = world.RARE_TOKENS[0]
-VIEWS = {"subject": 5, "style": 4}
-"""How many pictures a LoRA is trained on, and how many the critic compares with."""
+VIEWS = {"subject": 5, "style": 12}
+"""How many pictures a LoRA is trained on."""
+
+REFERENCES = {"subject": 5, "style": 4}
+"""How many other pictures of the same a judge compares an image with."""
 
 FIRST = ("dog #2", "clock", "bear plushie", "3D rendering #2", "oil painting #1", "watercolor painting #1")
 """The validation subjects and styles that the first chapters use."""
@@ -58,6 +61,7 @@ CANDIDATES: tuple[dict[str, float], ...] = (
     {"rank": 4},
     {"rank": 16},
     {"steps": 125},
+    {"steps": 250},
     {"steps": 500},
     {"learning_rate": 5e-4},
     {"learning_rate": 2e-3},
@@ -147,10 +151,11 @@ def words(subject: str | None = None, style: str | None = None, cls: str | None 
 def pictures(name: str, count: int | None = None, seed: int = 0) -> tuple[np.ndarray, list[str]]:
     """Draw a subject's photos or a style's examples: (count, SIZE, SIZE, 3) uint8, and each one's caption.
 
-    LoRAs are trained on seed 0; another seed gives views that no LoRA has seen.
+    LoRAs are trained on seed 0; another seed gives views that no LoRA has seen. Without a count there are as
+    many as `VIEWS` says with seed 0, and as `REFERENCES` says with others.
     """
     kind = axis(name)
-    count = VIEWS[kind] if count is None else count
+    count = (REFERENCES if seed else VIEWS)[kind] if count is None else count
     if kind == "subject":
         return world.subject_images(name, count, seed), [words(subject=name)] * count
     images, classes = world.style_images(name, count, seed)
