@@ -1,5 +1,6 @@
 """The judge's and DINO's miniatures: their questions against the drawings' truth, their training resumed."""
 
+import colorsys
 import json
 import math
 from dataclasses import replace
@@ -226,7 +227,8 @@ def test_crops_are_squares_of_the_image():
     image = torch.stack([line.expand(SIZE, SIZE), line[:, None].expand(SIZE, SIZE), torch.zeros(SIZE, SIZE)])
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eyes, "roughen", lambda images: images)
+        for name in ("roughen", "recolour"):
+            patch.setattr(eyes, name, lambda images: images)
         cut = eyes.crops(image.repeat(50, 1, 1, 1), 32, 0.15, 0.4)
     assert cut.shape == (50, 3, 32, 32)
     wide = (cut[:, 0, 0, -1] - cut[:, 0, 0, 0]) / 31 * 32 / 2  # share of the side, negative if mirrored
@@ -237,6 +239,28 @@ def test_crops_are_squares_of_the_image():
     assert 10 < (wide < 0).sum() < 40
     assert cut[:, :2].abs().max() <= 1
     assert (cut[:, 0].mean((1, 2))).std() > 0.1
+
+
+def test_recolouring_turns_hue_and_keeps_grey():
+    """Against colorsys: hues move by a tenth of a turn at most; one image in five is grey."""
+    torch.manual_seed(0)
+    given = torch.tensor([0.2, -0.1, -0.2])[:, None, None].expand(2000, 3, 2, 2)
+    made = eyes.recolour(given)
+    assert made.shape == given.shape and made.abs().max() <= 1
+    colours = [tuple(((colour + 1) / 2).tolist()) for colour in made[:, :, 0, 0]]
+    grey = torch.tensor([max(colour) - min(colour) < 1e-6 for colour in colours])
+    assert 0.16 < grey.float().mean() < 0.24
+    start = colorsys.rgb_to_hsv(0.6, 0.45, 0.4)[0]
+    turned = torch.tensor([
+        (colorsys.rgb_to_hsv(*colour)[0] - start + 0.5) % 1 - 0.5
+        for colour, is_grey in zip(colours, grey, strict=True)
+        if not is_grey
+    ])
+    assert 0.08 < turned.abs().max() < 0.12  # a turn about the grey axis is nearly one of the hue
+    same = (made - given).abs().amax((1, 2, 3)) < 1e-5
+    assert 0.12 < same.float().mean() < 0.2  # 0.2 unchanged, of which 0.2 are grey
+    plain = eyes.recolour(torch.full((50, 3, 2, 2), 0.1))
+    assert (plain.amax(1) - plain.amin(1)).max() < 1e-5
 
 
 @pytest.mark.parametrize("half", [False, True])
