@@ -11,6 +11,7 @@ its subject and on its style. It goes in steps, each of which keeps what is done
     python -m lorarar.experiment times         how long each method takes to merge, in one run
     python -m lorarar.experiment record        verdicts and tables into data/recorded
     python -m lorarar.experiment judges        the judges and metrics on drawings, whose truth is known
+    python -m lorarar.experiment tune          several hypernetworks on validation, to choose one
 
 A cell appears whole or not at all, and is made anew only if something that decides it has changed. What is
 chosen by looking at results (a variant of a method) is refused on the test split: tune on validation.
@@ -997,6 +998,41 @@ def better(reports: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Which hypernetwork?
+
+
+def tuned(run: Setting, by: Judge, networks: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Make and judge LoRA.rar's images with each of several hypernetworks, to choose one of them.
+
+    Args:
+        run: the setting, on validation; each network's cells lie in ``run.out/tuning/<its name>``.
+        by: who judges.
+        networks: files of `lorarar train-hypernetwork`.
+
+    Returns:
+        {file's name: {"recipe": how it was trained, "sha256", and the entries of `scoreboard`}}.
+
+    Raises:
+        ValueError: the split is test, on which nothing is chosen; or two files have one name, or one is no
+            hypernetwork.
+    """
+    if run.split == "test":
+        raise ValueError("a hypernetwork is chosen on validation, never on test")
+    if len({path.stem for path in networks}) < len(networks):
+        raise ValueError("give each hypernetwork's file a name of its own")
+    for path in networks:
+        Hypernetwork.load(path)
+    found = {}
+    for path in networks:
+        own = replace(run, hypernetwork=path, out=run.out / "tuning" / path.stem)
+        images(own, ["lorarar"])
+        entries = scoreboard(judged(own, by, ["lorarar"]))["lorarar"]
+        recipe = json.loads(Hypernetwork.load(path).metadata.get("lorarar_training", "{}"))
+        found[path.stem] = {"recipe": recipe, "sha256": _hash(path), **entries}
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------
 # What is kept in data/recorded
 
 
@@ -1123,6 +1159,7 @@ def _parser() -> argparse.ArgumentParser:
         ("times", "measure how long each method takes to merge, and record it"),
         ("record", "write verdicts, tables and sheets into data/recorded"),
         ("judges", "let judges and metrics see drawings whose truth is known, and record that"),
+        ("tune", "let a judge see LoRA.rar's images by several hypernetworks, and record that"),
     ):
         step = steps.add_parser(name, help=text, description=text)
         step.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
@@ -1131,13 +1168,16 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
             step.add_argument("--judges", nargs="+", default=["mars2", "critic"], help="default: both")
-        if name in ("metrics", "times", "record", "judges"):
+        if name in ("metrics", "times", "record", "judges", "tune"):
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
             step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
             continue
         step.add_argument("--loras", type=Path, metavar="DIR", help="the zoo; default: the scale's")
-        step.add_argument("--hypernetwork", type=Path, metavar="FILE", help="default: the scale's")
+        if name == "tune":
+            step.add_argument("--hypernetworks", type=Path, metavar="FILE", nargs="+", required=True)
+        else:
+            step.add_argument("--hypernetwork", type=Path, metavar="FILE", help="default: the scale's")
         step.add_argument("--names", nargs="+", metavar="NAME", help="of the split; default: all")
         step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
         step.add_argument(
@@ -1146,11 +1186,11 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/experiment/SCALE/SPLIT")
         if name == "make":
             step.add_argument("--methods", nargs="+", metavar="NAME", default=["ziplora", "joint"])
-        else:
+        elif name != "tune":
             step.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
         if name == "images":
             step.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
-        if name == "verdicts":
+        if name in ("verdicts", "tune"):
             step.add_argument("--judge", default="mars2", help="mars2, mars2=PATH_OR_URL or critic")
         if name == "times":
             step.add_argument("--repeat", type=int, default=5, help="default: %(default)s")
@@ -1190,11 +1230,11 @@ def _run(options: argparse.Namespace) -> None:
         names=options.names,
         out=options.out,
         loras=options.loras,
-        hypernetwork=options.hypernetwork,
+        hypernetwork=getattr(options, "hypernetwork", None),
         count=options.count,
         **common,
     )
-    methods = options.methods or list(METHODS)
+    methods = getattr(options, "methods", None) or list(METHODS)
     for name in methods:
         find_method(name, run.split)
     if options.step == "make":
@@ -1209,6 +1249,21 @@ def _run(options: argparse.Namespace) -> None:
         found = judged(run, find_judge(options.judge, run.scale, options.device), methods)
         for method, row in scoreboard(found).items():
             say(f"{method:16} average {row['average'].value:.3f}  best {row['best'].value:.3f}")
+    elif options.step == "tune":
+        from lorarar.book import save_recorded
+
+        by = find_judge(options.judge, run.scale, options.device)
+        found = tuned(run, by, options.hypernetworks)
+        suffix = f"_{run.scale.name}" if run.scale.name != "shoebox" else ""
+        path = save_recorded(
+            options.record or f"hypernetworks{suffix}",
+            {"judge": by.name, "of": found},
+            command=f"{_command('tune', run)} --judge {by.name} "
+            f"--hypernetworks {' '.join(path.name for path in options.hypernetworks)}",
+            seed=run.seed,
+            scale=run.scale.name,
+        )
+        say(path)
     elif options.step in ("times", "metrics"):
         from lorarar.book import save_recorded
 

@@ -473,6 +473,31 @@ def test_metrics_compare_with_the_right_references(whole, monkeypatch):
     assert table["base"]["CLIP-T"] == (0.5, 0.5, 0.5)
 
 
+def test_hypernetworks_are_compared_on_validation(whole, run, tmp_path):
+    """Of two networks each gets the verdicts of its own images; chosen is never on the test split."""
+    old = run.hypernetwork
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(5)
+    network = Hypernetwork.load(old)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    network.metadata = {"parts": "query,output", "lorarar_training": '{"rest": "sum"}'}
+    network.save(other)
+    found = experiment.tuned(run, by_brightness(), [old, other])
+    assert list(found) == [old.stem, "other"]
+    assert found["other"]["recipe"] == {"rest": "sum"}
+    assert found["other"]["sha256"] != found[old.stem]["sha256"]
+    for path in (old, other):
+        own = replace(run, hypernetwork=path, out=tmp_path / "own" / path.stem)
+        experiment.images(own, ["lorarar"], pipe=whole[1])
+        want = experiment.judged(own, by_brightness(), ["lorarar"])["lorarar"].right.mean()
+        assert found[path.stem]["average"].value == want
+    with pytest.raises(ValueError, match="on validation, never on test"):
+        experiment.tuned(replace(run, split="test"), by_brightness(), [old])
+    with pytest.raises(ValueError, match="a name of its own"):
+        experiment.tuned(run, by_brightness(), [old, tmp_path / old.name])
+
+
 def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch):
     common = ["--scale", "tiny", "--names", *NAMES, "--count", "2", "--out", str(tmp_path), "--device", "cpu"]
     common += ["--methods", "direct", "k-lora", "--quiet"]
@@ -506,6 +531,11 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch
     same = zoo.load_critic().same("subject", references, noise)
     assert written["verdicts"]["critic"] == {"dog #2": "".join(str(int(yes)) for yes in same)}
     assert written["scores"] == {"CLIP-I": {"dog #2": [0.0, 1.0]}, "DINO": {"dog #2": [0.0, 1.0]}}
+
+    network = experiment.hypernetwork_of("tiny")
+    tune = ["tune", *common[:-4], "--judge", "critic", "--hypernetworks", str(network), "--quiet"]
+    assert experiment.main(tune) == 0
+    assert list(book.recorded("hypernetworks_tiny")["of"]) == [network.stem]
 
     capsys.readouterr()
     assert experiment.main(["images", "--scale", "huge"]) == 2
