@@ -45,7 +45,7 @@ from tqdm import tqdm
 from lorarar import klora
 from lorarar.dreambooth import train_lora
 from lorarar.hypernet import Hypernetwork
-from lorarar.judge import Entry, Verdicts, bootstrap, entry, heat_maps, majority, votes
+from lorarar.judge import Entry, Verdicts, bootstrap, difference, entry, heat_maps, majority, votes
 from lorarar.lora import LoRA, load_coefficients, load_lora, save_coefficients, save_lora
 from lorarar.merging import merge
 from lorarar.metrics import Encoder, image_similarity, load_encoder, text_similarity
@@ -1010,7 +1010,8 @@ def tuned(run: Setting, by: Judge, networks: Sequence[Path]) -> dict[str, dict[s
         networks: files of `lorarar train-hypernetwork`.
 
     Returns:
-        {file's name: {"recipe": how it was trained, "sha256", and the entries of `scoreboard`}}.
+        {file's name: {"recipe": how it was trained, "sha256", the entries of `scoreboard`, and "ahead": by
+        how much its average case is ahead of the first network's, pair by pair}}.
 
     Raises:
         ValueError: the split is test, on which nothing is chosen; or two files have one name, or one is no
@@ -1022,13 +1023,18 @@ def tuned(run: Setting, by: Judge, networks: Sequence[Path]) -> dict[str, dict[s
         raise ValueError("give each hypernetwork's file a name of its own")
     for path in networks:
         Hypernetwork.load(path)
-    found = {}
+    found, first = {}, None
     for path in networks:
         own = replace(run, hypernetwork=path, out=run.out / "tuning" / path.stem)
         images(own, ["lorarar"])
-        entries = scoreboard(judged(own, by, ["lorarar"]))["lorarar"]
-        recipe = json.loads(Hypernetwork.load(path).metadata.get("lorarar_training", "{}"))
-        found[path.stem] = {"recipe": recipe, "sha256": _hash(path), **entries}
+        said = judged(own, by, ["lorarar"])
+        first = first or said["lorarar"]
+        found[path.stem] = {
+            "recipe": json.loads(Hypernetwork.load(path).metadata.get("lorarar_training", "{}")),
+            "sha256": _hash(path),
+            **scoreboard(said)["lorarar"],
+            "ahead": difference(said["lorarar"].right, first.right),
+        }
     return found
 
 
@@ -1167,7 +1173,7 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
-            step.add_argument("--judges", nargs="+", default=["mars2", "critic"], help="default: both")
+            step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
         if name in ("metrics", "times", "record", "judges", "tune"):
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":

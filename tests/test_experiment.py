@@ -492,6 +492,8 @@ def test_hypernetworks_are_compared_on_validation(whole, run, tmp_path):
         experiment.images(own, ["lorarar"], pipe=whole[1])
         want = experiment.judged(own, by_brightness(), ["lorarar"])["lorarar"].right.mean()
         assert found[path.stem]["average"].value == want
+        ahead = want - found[old.stem]["average"].value
+        assert found[path.stem]["ahead"].value == pytest.approx(ahead)
     with pytest.raises(ValueError, match="on validation, never on test"):
         experiment.tuned(replace(run, split="test"), by_brightness(), [old])
     with pytest.raises(ValueError, match="a name of its own"):

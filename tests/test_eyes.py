@@ -251,11 +251,13 @@ def test_recolouring_turns_hue_and_keeps_grey():
     grey = torch.tensor([max(colour) - min(colour) < 1e-6 for colour in colours])
     assert 0.16 < grey.float().mean() < 0.24
     start = colorsys.rgb_to_hsv(0.6, 0.45, 0.4)[0]
-    turned = torch.tensor([
-        (colorsys.rgb_to_hsv(*colour)[0] - start + 0.5) % 1 - 0.5
-        for colour, is_grey in zip(colours, grey, strict=True)
-        if not is_grey
-    ])
+    turned = torch.tensor(
+        [
+            (colorsys.rgb_to_hsv(*colour)[0] - start + 0.5) % 1 - 0.5
+            for colour, is_grey in zip(colours, grey, strict=True)
+            if not is_grey
+        ]
+    )
     assert 0.08 < turned.abs().max() < 0.12  # a turn about the grey axis is nearly one of the hue
     same = (made - given).abs().amax((1, 2, 3)) < 1e-5
     assert 0.12 < same.float().mean() < 0.2  # 0.2 unchanged, of which 0.2 are grey

@@ -591,9 +591,8 @@ def crops(images: Tensor, side: int, smallest: float, largest: float) -> Tensor:
 def recolour(images: Tensor) -> Tensor:
     """Change brightness, contrast, saturation and hue of four images in five, and make one in five grey.
 
-    The strengths are DINO's (Caron et al. 2021, their code's ColorJitter(0.4, 0.4, 0.2, 0.1)). Without it the
-    palette of a drawing is the easiest thing that two crops share, and a short training learns nothing else.
-    images: (n, 3, h, w) in [-1, 1].
+    The strengths are DINO's (Caron et al. 2021, their code's ColorJitter(0.4, 0.4, 0.2, 0.1)): a drawing's
+    palette is the easiest thing that two crops share. images: (n, 3, h, w) in [-1, 1].
     """
     n = len(images)
     changed = torch.rand(n, 1, 1, device=images.device) < 0.8
