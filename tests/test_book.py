@@ -346,7 +346,7 @@ def test_formulas_become_mathml(latex, part):
     mathml = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mathml)
     assert part in mathml.to_mathml(latex)
-    for wrong in (r"a_", r"\unheard x"):
+    for wrong in (r"a_", r"\unheard x", r"\big\| x \big\|"):
         with pytest.raises(ValueError, match="cannot read the formula"):
             mathml.to_mathml(wrong)
 

@@ -23,7 +23,7 @@ def to_mathml(latex: str, display: str = "inline") -> str:
         text = convert(_ALIGNED.sub(r"\1{align*}", latex.strip()), display=display)
     except Exception as error:
         raise ValueError(f"cannot read the formula {latex!r}: {error!r}") from error
-    if unknown := re.search(r">(\\[a-zA-Z]+)<", text):
+    if unknown := re.search(r">(\\[^<\s]+)<", text):
         raise ValueError(f"cannot read the formula {latex!r}: unknown command {unknown[1]}")
     # The source stays with the formula, for those who copy it and for those who listen to it.
     return text.replace("<math ", f'<math alttext="{escape(latex.strip(), quote=True)}" ', 1)
