@@ -1021,16 +1021,16 @@ def tuned(run: Setting, by: Judge, networks: Sequence[Path]) -> dict[str, dict[s
         raise ValueError("a hypernetwork is chosen on validation, never on test")
     if len({path.stem for path in networks}) < len(networks):
         raise ValueError("give each hypernetwork's file a name of its own")
-    for path in networks:
-        Hypernetwork.load(path)
+    recipes = {path: Hypernetwork.load(path).metadata.get("lorarar_training", "{}") for path in networks}
+    pipe = load_pipeline(run.scale, run.device)
     found, first = {}, None
-    for path in networks:
+    for path, recipe in recipes.items():
         own = replace(run, hypernetwork=path, out=run.out / "tuning" / path.stem)
-        images(own, ["lorarar"])
+        images(own, ["lorarar"], pipe=pipe)
         said = judged(own, by, ["lorarar"])
         first = first or said["lorarar"]
         found[path.stem] = {
-            "recipe": json.loads(Hypernetwork.load(path).metadata.get("lorarar_training", "{}")),
+            "recipe": json.loads(recipe),
             "sha256": _hash(path),
             **scoreboard(said)["lorarar"],
             "ahead": difference(said["lorarar"].right, first.right),
@@ -1062,7 +1062,7 @@ def record(
     from lorarar.book import inside, save_recorded
 
     if name is None:
-        name = f"experiment_{run.split}" + (f"_{run.scale.name}" if run.scale.name != "shoebox" else "")
+        name = _at(run.scale, f"experiment_{run.split}")
     found = {judge: verdicts(run, judge, methods) for judge in judges}
     seconds = {
         method: [read_cell(cell_of(run, method, pair))[0]["seconds"] for pair in run.pairs]
@@ -1112,6 +1112,11 @@ def record(
     pixels = shown.swapaxes(1, 2).reshape(shown.shape[0] * shown.shape[2], -1, 3)
     _save_png(path.with_suffix(".png"), pixels)
     return path
+
+
+def _at(scale: Scale, name: str) -> str:
+    """Return what a record is called at a scale: the shoebox's have plain names."""
+    return name if scale.name == "shoebox" else f"{name}_{scale.name}"
 
 
 def _command(step: str, run: Setting) -> str:
@@ -1182,6 +1187,7 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--loras", type=Path, metavar="DIR", help="the zoo; default: the scale's")
         if name == "tune":
             step.add_argument("--hypernetworks", type=Path, metavar="FILE", nargs="+", required=True)
+            step.set_defaults(hypernetwork=None, methods=["lorarar"])
         else:
             step.add_argument("--hypernetwork", type=Path, metavar="FILE", help="default: the scale's")
         step.add_argument("--names", nargs="+", metavar="NAME", help="of the split; default: all")
@@ -1236,11 +1242,11 @@ def _run(options: argparse.Namespace) -> None:
         names=options.names,
         out=options.out,
         loras=options.loras,
-        hypernetwork=getattr(options, "hypernetwork", None),
+        hypernetwork=options.hypernetwork,
         count=options.count,
         **common,
     )
-    methods = getattr(options, "methods", None) or list(METHODS)
+    methods = options.methods or list(METHODS)
     for name in methods:
         find_method(name, run.split)
     if options.step == "make":
@@ -1260,9 +1266,8 @@ def _run(options: argparse.Namespace) -> None:
 
         by = find_judge(options.judge, run.scale, options.device)
         found = tuned(run, by, options.hypernetworks)
-        suffix = f"_{run.scale.name}" if run.scale.name != "shoebox" else ""
         path = save_recorded(
-            options.record or f"hypernetworks{suffix}",
+            options.record or _at(run.scale, "hypernetworks"),
             {"judge": by.name, "of": found},
             command=f"{_command('tune', run)} --judge {by.name} "
             f"--hypernetworks {' '.join(path.name for path in options.hypernetworks)}",
@@ -1273,15 +1278,14 @@ def _run(options: argparse.Namespace) -> None:
     elif options.step in ("times", "metrics"):
         from lorarar.book import save_recorded
 
-        suffix = f"_{run.scale.name}" if run.scale.name != "shoebox" else ""
         if options.step == "metrics":
-            name = f"metrics_{run.split}{suffix}"
+            name = _at(run.scale, f"metrics_{run.split}")
             clip, dino = (load_encoder(source, options.device) for source in encoders(run.scale))
             found = table_a2(measured(run, clip, dino, methods))
         else:
             if options.repeat < 1 or options.slow_pairs < 0:
                 raise ValueError("--repeat must be at least 1, --slow-pairs not negative")
-            name = f"merge_times{suffix}"
+            name = _at(run.scale, "merge_times")
             found = times(run, options.methods, repeat=options.repeat, slow_pairs=options.slow_pairs)
         path = save_recorded(
             options.record or name,
@@ -1306,7 +1310,7 @@ def _record_judges(options: argparse.Namespace) -> Path:
     }
     found = examined(by, metrics, each=options.each, seed=options.seed, progress=not options.quiet)
     return save_recorded(
-        options.record or "judges" + (f"_{scale.name}" if scale.name != "shoebox" else ""),
+        options.record or _at(scale, "judges"),
         found,
         command=f"python -m lorarar.experiment judges --scale {scale.name} --judges "
         f"{' '.join(options.judges)} --each {options.each}",

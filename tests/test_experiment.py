@@ -474,7 +474,7 @@ def test_metrics_compare_with_the_right_references(whole, monkeypatch):
 
 
 def test_hypernetworks_are_compared_on_validation(whole, run, tmp_path):
-    """Of two networks each gets the verdicts of its own images; chosen is never on the test split."""
+    """Each of two networks gets the verdicts on its own images; none is chosen on the test split."""
     old = run.hypernetwork
     other = tmp_path / "other.safetensors"
     torch.manual_seed(5)
