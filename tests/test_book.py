@@ -8,11 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 from prose import typed_numbers
 
 from lorarar import book, colab
@@ -48,6 +54,28 @@ def tagged(chapter: Path, tag: str) -> list:
 
 def printed(cell) -> str:
     return "".join("".join(o["text"]) for o in cell.get("outputs", []) if o["output_type"] == "stream")
+
+
+# ---------------------------------------------------------------- the installation
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.12.0", "3.13.0"])
+def test_pinned_versions_install_on_the_first_release_of_every_python(python):
+    """Debian 12 has Python 3.11.2: a pin that asks for 3.11.5 leaves pip there without an answer."""
+    project = tomllib.loads((book.ROOT / "pyproject.toml").read_text())["project"]
+    assert Version(python) in SpecifierSet(project["requires-python"])
+    pins = [
+        Requirement(line)
+        for line in (book.ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    installed = {canonicalize_name(d.metadata["Name"]): d for d in metadata.distributions()}
+    found = {pin: installed.get(canonicalize_name(pin.name)) for pin in pins}
+    known = {pin: d for pin, d in found.items() if d and Version(d.version) in pin.specifier}
+    assert len(known) > len(pins) / 2  # an extra may be left out
+    for pin, distribution in known.items():
+        wanted = SpecifierSet(distribution.metadata["Requires-Python"] or "")
+        assert Version(python) in wanted, f"{pin} needs Python {wanted}"
 
 
 # ---------------------------------------------------------------- the sources
