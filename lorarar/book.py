@@ -18,11 +18,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
+from itertools import groupby
 from math import isclose, isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -263,9 +264,16 @@ def provenance(name: str) -> Table:
     about = recorded(name).provenance
     changed = [path for path, digest in about["inputs"].items() if _digest(ROOT / path) != digest]
     rows = [(key, about[key]) for key in _PROVENANCE if key != "inputs"]
-    rows.append(("inputs", ", ".join(about["inputs"]) or "none"))
+    rows.append(("inputs", ", ".join(_by_folder(about["inputs"])) or "none"))
     rows.append(("changed since", ", ".join(changed) or "none"))
     return Table(("Recorded run", name), rows, name="provenance")
+
+
+def _by_folder(paths: Iterable[str]) -> Iterator[str]:
+    # A page has no room for every file of a zoo; its record has.
+    for folder, files in groupby(sorted(paths), os.path.dirname):
+        files = list(files)
+        yield from files if len(files) <= 3 else [f"{folder}/ ({len(files)} files)"]
 
 
 def machine() -> str:

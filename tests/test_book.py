@@ -487,6 +487,16 @@ def test_recorded_runs_keep_their_provenance(tmp_path, monkeypatch):
         book.recorded("bare")
 
 
+def test_provenance_counts_the_files_of_a_large_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
+    ledgers = sorted(f"tests/ledger/{path.name}" for path in (book.ROOT / "tests" / "ledger").iterdir())
+    given = ["README.md", *ledgers]
+    book.save_recorded("many", {}, command="make many", seed=0, scale="smoke", inputs=given)
+    rows = dict(map(tuple, book.provenance("many").rows))
+    assert rows["inputs"] == f"README.md, tests/ledger/ ({len(ledgers)} files)"
+    assert list(book.recorded("many").provenance["inputs"]) == given
+
+
 def test_every_recorded_run_can_be_read():
     for path in (book.ROOT / "data" / "recorded").glob("*.json"):
         assert book.recorded(path.stem)
