@@ -29,7 +29,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lorarar.models import data_folder, find_scale
+from lorarar.scales import data_folder, find_scale
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"

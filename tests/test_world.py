@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lorarar.shoebox import styles, subjects, world
-from lorarar.shoebox.scene import CANVAS, COLOUR_NAMES, SIZE, Pose, reduce
-from lorarar.shoebox.styles import FAMILIES, STYLES, TREATMENTS, random_style
-from lorarar.shoebox.subjects import CLASSES, MARKINGS, SUBJECTS, random_identity, random_pose, too_close
+from lorarar.shoebox.world import styles, subjects, world
+from lorarar.shoebox.world.drawing import MARKINGS
+from lorarar.shoebox.world.scene import CANVAS, COLOUR_NAMES, SIZE, Pose, reduce
+from lorarar.shoebox.world.styles import FAMILIES, STYLES, TREATMENTS, random_style
+from lorarar.shoebox.world.subjects import CLASSES, SUBJECTS, random_identity, random_pose, too_close
 
 # Table A1 of LoRA.rar, as printed, and the additions of its section A2.5.
 CONTENTS = {
@@ -353,7 +354,7 @@ def test_a_drawn_dataset_is_read_back(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first[0], again[0])
     assert first[1] == again[1]
     np.testing.assert_array_equal(first[2], again[2])
-    assert [p.name for p in tmp_path.iterdir()] == [f"{world.source_hash()}-15-1"]
+    assert [p.name for p in tmp_path.iterdir()] == [f"{world.VERSION}-15-1"]
 
 
 @pytest.fixture
@@ -380,7 +381,7 @@ def test_a_half_written_dataset_is_not_taken_for_whole(killed, monkeypatch):
 
 def test_another_world_is_another_dataset(tmp_path, monkeypatch):
     world.dataset(1, 17, cache=tmp_path, workers=1)
-    monkeypatch.setattr(world, "source_hash", lambda: "0" * 12)
+    monkeypatch.setattr(world, "VERSION", "0" * 12)
     world.dataset(1, 17, cache=tmp_path, workers=1)
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -1,0 +1,5 @@
+"""The command line: ``lorarar COMMAND …``."""
+
+from lorarar.cli.program import main
+
+__all__ = ["main"]
