@@ -344,7 +344,7 @@ def test_colab_bootstrap_from_an_empty_folder(tmp_path):
             "assert importlib.util.find_spec('lorarar') is None, 'lorarar is here already'",
             colab.BOOTSTRAP.format(repository="https://invalid.example/never-asked"),
             *sorted(imports),
-            "import lorarar, lorarar.pipelines",
+            "import lorarar, lorarar.scales",
             "print(lorarar.__file__)",
             "assert lorarar.scales.data_folder().is_relative_to(folder)",
         ]

@@ -392,16 +392,16 @@ def process(*arguments, code="import sys; from lorarar.cli import main; sys.exit
 
 def test_interrupting_leaves_nothing_and_exits_130(pair, tmp_path):
     slow = (
-        "import signal, sys, threading, time, lorarar.lora as l, lorarar.cli\n"
+        "import signal, sys, threading, time, lorarar.lora.write as l, lorarar.cli\n"
         # A shell lets its background jobs ignore Ctrl-C, and the tests may be one.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "write = l._finite\n"
+        "write = l.all_finite\n"
         "def stop(x):\n"
         "    writer = threading.current_thread() is threading.main_thread()\n"
         "    if writer and list(l.Path(sys.argv[-1]).glob('.out*')):\n"
         "        print('writing', flush=True); time.sleep(60)\n"
         "    return write(x)\n"
-        "l._finite = stop\n"
+        "l.all_finite = stop\n"
         "sys.exit(lorarar.cli.main(sys.argv[1:-1]))"
     )
     for number in (signal.SIGINT, signal.SIGTERM):
