@@ -20,6 +20,7 @@ FLOORS = (
     ("shoebox.models",),
     ("shoebox.zoo",),
     ("study",),
+    ("bookkit",),
     ("book", "colab", "plots"),
     ("cli", "bench"),
 )

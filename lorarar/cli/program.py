@@ -1,8 +1,4 @@
-"""The command line: ``lorarar COMMAND …``.
-
-A command is a function ``add_…(commands)`` that adds its parser and sets ``run``, a function of the parsed
-arguments. What a command needs is imported when it runs, so that ``lorarar --help`` loads nothing.
-"""
+"""The program ``lorarar``: all commands, and what becomes of errors and signals."""
 
 import argparse
 import os
