@@ -231,7 +231,7 @@ def test_length(chapter):
     assert share_of_prose(text) >= 0.5, "at least half of the lines are prose"
     if not is_appendix(chapter):
         assert len(text.splitlines()) <= 450
-        assert len(re.findall(r"^ +name: fig-", text, re.MULTILINE)) <= 7
+        assert sum("figure" in cell.metadata.get("mystnb", {}) for cell in cells(chapter)) <= 7
     for folder in ("chapters", "checks"):
         module = sources.module_of(chapter, folder)
         assert module is None or len(Path(module.__file__).read_text().splitlines()) <= 400
