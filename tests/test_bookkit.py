@@ -292,3 +292,29 @@ def test_a_control_refuses_what_a_page_cannot_hold():
         Control(shade, {"red": range(50), "side": ["left", "both"]}, alt="red")
     with pytest.raises(ValueError, match="the control has no red = 3"):
         Control(shade, {"red": [0, 100], "side": ["left"]}, alt="red", start={"red": 3})
+
+
+def test_the_control_of_chapter_5_optimises_and_draws():
+    """Steps of ZipLoRA are set from code; the picture and the words follow, and the start is the plain sum."""
+    from lorarar.bookkit.chapters import ch05_ziplora as ch05
+    from lorarar.bookkit.measure import load_pair
+    from lorarar.experiment import with_pictures
+    from lorarar.models import load_pipeline
+    from lorarar.ziplora import optimise
+
+    pipe = load_pipeline("smoke")
+    loras = load_pair(*ch05.PAIR, "smoke")
+    sides = [with_pictures(name, lora) for name, lora in zip(ch05.PAIR, loras, strict=True)]
+
+    def fit(measure, steps):
+        return optimise(pipe, *sides, steps=steps, learning_rate=0.3, measure=measure, progress=False)[0]
+
+    live = ch05.control(pipe, *loras, fit, [0, 2], scale="smoke")
+    _ = live.widget
+    assert "mean coefficient" in live.text.value
+    after = picture_of(live)
+    live.set(steps=0)
+    before = picture_of(live)
+    wide = before.shape[1] // 4
+    assert (before[:, 2 * wide : 3 * wide] == before[:, 3 * wide :]).all()
+    assert (after[:, : 2 * wide] == before[:, : 2 * wide]).all() and (after != before).any()

@@ -212,6 +212,7 @@ def statements(f: Facts) -> dict[str, bool]:
         and f.small_dot < 0.05
         and f.cosine_dot > 0.8,
         "The cosine separated the columns": f.cosine_cosine < 0.1 and f.one_cosine > 0.9,
+        "The plain sum disturbs the subject more than the style": f.rho_sum_subject > f.rho_sum_style + 0.05,
         "Half of everything already does better than the plain sum": worst["half"] < worst["sum"],
         "ZipLoRA is closer to both LoRAs than either": worst["dot"] < worst["half"]
         and worst["dot"] < worst["sum"],
