@@ -323,7 +323,7 @@ def test_checks_refuse_wrong_answers(chapter):
 def test_control(chapter):
     if chapter.stem[:2] in WITH_CONTROL:
         module = sources.module_of(chapter)
-        assert "Control(" in chapter.read_text() + Path(module.__file__).read_text()
+        assert re.search(r"\b(Control|Quiz)\(", chapter.read_text() + Path(module.__file__).read_text())
 
 
 @each_old

@@ -295,7 +295,7 @@ def test_a_control_refuses_what_a_page_cannot_hold():
 
 
 def test_the_control_of_chapter_5_optimises_and_draws():
-    """Steps of ZipLoRA are set from code; the picture and the words follow, and the start is the plain sum."""
+    """Steps of ZipLoRA are set from code; picture and words follow; the start is the plain sum."""
     from lorarar.bookkit.chapters import ch05_ziplora as ch05
     from lorarar.bookkit.measure import load_pair
     from lorarar.experiment import with_pictures
@@ -318,3 +318,25 @@ def test_the_control_of_chapter_5_optimises_and_draws():
     wide = before.shape[1] // 4
     assert (before[:, 2 * wide : 3 * wide] == before[:, 3 * wide :]).all()
     assert (after[:, : 2 * wide] == before[:, : 2 * wide]).all() and (after != before).any()
+
+
+def test_a_quiz_hides_the_verdict_until_one_has_answered():
+    from lorarar.bookkit.quiz import Quiz
+
+    pictures = np.zeros((2, 4, 4, 3), np.uint8)
+    pictures[1] = 200
+    quiz = Quiz(pictures, ["subject", "style"], [[True, False], [True, True]], judge="MARS²", alt="a square")
+    _ = quiz.widget
+    first = quiz.image.value
+    quiz.inputs[1].value = "yes"
+    assert quiz.text.value == ""
+    quiz.button.click()
+    assert quiz.text.value == "MARS² said subject yes, style no. You agree in 1 of 2."
+    quiz.button.click()
+    assert quiz.image.value != first and quiz.text.value == ""
+    quiz.button.click()
+    assert quiz.text.value.endswith("You agree in 3 of 4.")
+    page = quiz._repr_html_()
+    assert page.count("<select>") == 2 and "data-quiz" in page
+    with pytest.raises(ValueError, match="verdicts of shape"):
+        Quiz(pictures, ["subject"], [[True, False], [True, True]], judge="MARS²", alt="a square")
