@@ -298,9 +298,9 @@ def test_the_control_of_chapter_5_optimises_and_draws():
     """Steps of ZipLoRA are set from code; picture and words follow; the start is the plain sum."""
     from lorarar.bookkit.chapters import ch05_ziplora as ch05
     from lorarar.bookkit.measure import load_pair
-    from lorarar.experiment import with_pictures
-    from lorarar.models import load_pipeline
-    from lorarar.ziplora import optimise
+    from lorarar.pipelines import load_pipeline
+    from lorarar.study.training import with_pictures
+    from lorarar.train import optimise
 
     pipe = load_pipeline("smoke")
     loras = load_pair(*ch05.PAIR, "smoke")
