@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from prose import normal, share_of_prose, typed_measurements, typed_numbers
 
-from lorarar.bookkit import claims, exercises, ledger, notebook, runs, sources
+from lorarar.bookkit import claims, exercises, facts, ledger, notebook, runs, sources
 from lorarar.bookkit.markdown import Context, flatten
 
 CHAPTERS = sources.chapters()
@@ -365,6 +365,7 @@ def test_values_are_those_of_the_ledger(chapter, scale):
         executed = smoke(chapter)
     elif not runs.is_fresh(executed, runs.fingerprint(chapter, scale)):
         pytest.skip("`make book` has not run this chapter since it changed")
+    assert facts.broken(executed) == [], "rewrite these sentences"
     expected = ledger.ledger(chapter.stem).get(scale, {})
     assert ledger.differences(expected, ledger.live_values(chapter, executed, scale)) == []
 

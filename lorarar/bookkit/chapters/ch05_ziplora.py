@@ -109,10 +109,10 @@ def live(
     """
     first, half, last = (lessons(history["dot"], at) for at in (0, 0.5, 1))
     none, most = min(swept), max(swept)
-    every = torch.cat([torch.cat(both) for both in found["dot"].values()])
+    every = torch.cat([torch.cat(flat(coefficients)) for coefficients in found.values()])
     facts = Facts(
         layers=len(found["dot"]),
-        coefficients=len(every),
+        coefficients=len(every) // len(found),
         lowest=every.min(),
         highest=every.max(),
         loss_first=first,
