@@ -41,7 +41,7 @@ def python(tmp_path_factory):
     """The interpreter of an environment with the wheel and links to its base dependencies alone."""
     folder = tmp_path_factory.mktemp("wheel")
     (folder / "source").mkdir()
-    for name in ("lorarar", "pyproject.toml", "README.md", "LICENSE"):  # a copy, for setuptools builds in place
+    for name in ("lorarar", "pyproject.toml", "README.md", "LICENSE"):  # setuptools builds in place
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / "source" / name)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
