@@ -42,7 +42,6 @@ class Scale:
 
 _SHOEBOX = LoraRecipe(rank=8, steps=250, learning_rate=1e-3, batch_size=4, warmup=20, decay=0.3)
 _SHOEBOX_STYLE = replace(_SHOEBOX, steps=500)  # a style is harder to learn than a thing
-_EYES = {name: f"data/shoebox/{name}" for name in ("judge", "clip", "dino")}
 _SMOKE = LoraRecipe(rank=4, steps=4, learning_rate=1e-3, batch_size=2)
 
 # sdxl, koala and sd15 follow the papers' supplements (LoRA.rar §A1.3, ZipLoRA §1): rank 64, 1000 steps of one
@@ -63,7 +62,9 @@ SCALES: dict[str, Scale] = {
             ziplora=MergerRecipe(steps=2, batch_size=2),
             hypernetwork=MergerRecipe(steps=4, batch_size=2),
             hypernetwork_pairs=2,
-            **_EYES,
+            judge="data/shoebox/judge",
+            clip="data/shoebox/clip",
+            dino="data/shoebox/dino",
         ),
         Scale(
             name="shoebox",
@@ -76,7 +77,9 @@ SCALES: dict[str, Scale] = {
             style=_SHOEBOX_STYLE,
             ziplora=MergerRecipe(steps=100, batch_size=4),
             hypernetwork=MergerRecipe(steps=5000),
-            **_EYES,
+            judge="data/shoebox/judge",
+            clip="data/shoebox/clip",
+            dino="data/shoebox/dino",
         ),
         Scale(
             name="sdxl",
@@ -120,5 +123,18 @@ def find_scale(name: str | Scale) -> Scale:
 
 
 def local(model: str) -> Path:
-    """Return where a scale's model lies on this machine; a model id comes back as it is."""
-    return data_folder() / model.removeprefix("data/") if model.startswith("data/") else Path(model)
+    """Return where a scale's model lies on this machine; a model id comes back as it is.
+
+    Raises:
+        ValueError: the project's data are not here.
+    """
+    if not model.startswith("data/"):
+        return Path(model)
+    folder = data_folder()
+    if not folder.is_dir():
+        raise ValueError(
+            f"{model}: the shoebox's models are not part of the installed package: `git clone --depth 1 "
+            "https://github.com/lorarar/lorarar`, then set LORARAR_DATA to its folder data; or choose "
+            "--scale sdxl"
+        )
+    return folder / model.removeprefix("data/")

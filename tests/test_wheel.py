@@ -101,6 +101,14 @@ def test_a_missing_extra_is_named_with_the_command_that_mends_it(python, files, 
     assert {path.name for path in files.iterdir()} == {"content.safetensors", "style.safetensors"}
 
 
+def test_missing_data_are_named_with_the_command_that_mends_it(python):
+    code = (
+        "from lorarar.scales import local\ntry: local('data/shoebox/base')\nexcept ValueError as e: print(e)"
+    )
+    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True)
+    assert "git clone" in done.stdout and "LORARAR_DATA" in done.stdout, done.stderr
+
+
 def test_the_wheel_says_that_it_is_typed(python):
     where = "import lorarar, pathlib; print((pathlib.Path(lorarar.__file__).parent / 'py.typed').is_file())"
     done = subprocess.run([python, "-I", "-c", where], capture_output=True, text=True)
