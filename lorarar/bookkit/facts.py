@@ -27,7 +27,7 @@ class Facts(dict[str, Number]):
         ValueError: a value is no number or not finite, or a name is no Python name.
     """
 
-    def __init__(self, *others: Mapping[str, Any], **values: Any) -> None:  # noqa: ANN401
+    def __init__(self, *others: Mapping[str, Any], **values: Any) -> None:
         super().__init__()
         for name, value in {k: v for part in (*others, values) for k, v in part.items()}.items():
             self[name] = plain(name, value)
