@@ -95,7 +95,8 @@ def judge_of(scale: str = "shoebox") -> str:
 
     The examination is the recorded run "judges", and it says itself which one that is.
     """
-    from lorarar.bookkit.records import recorded, suffix
+    from lorarar.records import suffix
+    from lorarar.records import recorded
 
     return recorded(f"judges{suffix(scale)}")["chosen"]
 

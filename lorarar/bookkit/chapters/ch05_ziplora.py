@@ -14,10 +14,11 @@ from lorarar.bookkit.controls import Control
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.images import Seen, images_of, judged
 from lorarar.bookkit.pictures import reference
-from lorarar.bookkit.records import Recorded, experiment, sheet, suffix
-from lorarar.bookkit.records import recorded as load_record
+from lorarar.bookkit.records import experiment, sheet
 from lorarar.judging import Verdicts, by_pair, difference
 from lorarar.merging import direct, ziplora
+from lorarar.records import suffix, Recorded
+from lorarar.records import suffix, recorded as load_record
 from lorarar.train import similarity
 
 if TYPE_CHECKING:
