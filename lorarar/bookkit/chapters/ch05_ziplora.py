@@ -17,8 +17,8 @@ from lorarar.bookkit.pictures import reference
 from lorarar.bookkit.records import experiment, sheet
 from lorarar.judging import Verdicts, by_pair, difference
 from lorarar.merging import direct, ziplora
-from lorarar.records import suffix, Recorded
-from lorarar.records import suffix, recorded as load_record
+from lorarar.records import Recorded, suffix
+from lorarar.records import recorded as load_record
 from lorarar.train import similarity
 
 if TYPE_CHECKING:
