@@ -205,7 +205,8 @@ def statements(f: Facts) -> dict[str, bool]:
         "cannot be told from joint training": f.over_joint_low < 0 < f.over_joint_high,
         "The error falls to less than a third": f.loss_last < f.loss_first / 3,
         "most of it in the first half": f.loss_first - f.loss_half > 2 * (f.loss_half - f.loss_last) > 0,
-        "With the cosine it rises again in the second half": f.loss_cosine_last > 1.1 * f.loss_cosine_half,
+        "With the cosine it stops falling half-way": 0.9 < f.loss_cosine_last / f.loss_cosine_half < 1.3
+        and f.loss_cosine_last > 1.1 * f.loss_last,
         "as large as the lessons' error": 0.7 < f.share_dot < 1.4,
         "more than twenty times as large": f.share_cosine > 20,
         "Some travel further than that": f.lowest < 0 and f.highest > 2,
