@@ -93,7 +93,6 @@ def live(
     swept_errors: Mapping[float, tuple[float, float]],
     *,
     weight: float,
-    seconds: float,
     again: tuple[float, float],
 ) -> Facts:
     """Return the numbers that the chapter computed.
@@ -105,7 +104,6 @@ def live(
         swept: the coefficients by λ.
         swept_errors: ρ of either side by λ.
         weight: λ.
-        seconds: that the optimisation took.
         again: agreement with the recorded verdicts, and the largest mean difference in grey levels.
     """
     first, half, last = (lessons(history["dot"], at) for at in (0, 0.5, 1))
@@ -123,7 +121,6 @@ def live(
         loss_cosine_last=lessons(history["cosine"], 1),
         share_dot=weight * history["dot"]["similarity"][0] / first,
         share_cosine=weight * history["cosine"]["similarity"][0] / first,
-        seconds=seconds,
         again_agreement=again[0],
         again_levels=again[1],
         rho_none=max(swept_errors[none]),
