@@ -18,7 +18,7 @@ from lorarar.bookkit import style
 from lorarar.bookkit.claims import NOT_AT_THIS_SCALE, Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.hypernet import Hypernetwork, layers_of
-from lorarar.lora import LoRA, delta_weight, save_lora
+from lorarar.lora import LoRA, delta_weight, norm, save_lora
 from lorarar.merging import compress, direct, lorarar, singular_values
 from lorarar.records import recorded as load_record
 from lorarar.records import suffix
@@ -108,6 +108,11 @@ def live(
         levels_kohya=levels["kohya"],
         levels_without=levels["no file"],
     )
+
+
+def strongest(lora: LoRA) -> str:
+    """Return the query layer with the largest update."""
+    return max((k for k in lora if k.endswith("to_q")), key=lambda k: norm(lora[k]))
 
 
 def saving(width: int, rank: int) -> float:
