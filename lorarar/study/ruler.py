@@ -1,0 +1,99 @@
+"""The error ρ of a merge: how far it is from what either LoRA alone would predict, in units of no LoRA.
+
+    ρ = (content + style term of the merging loss, with the merge) / (the same, without any LoRA).
+
+Zero is a merge that answers as each LoRA alone would on its own pictures; one is as good as no LoRA. The
+terms are those of ZipLoRA's eq. 4 (`lorarar.objective.merging_loss`), measured on *probes*: pictures of the
+LoRA's training set with noise and timesteps that depend on the LoRA's name alone, on which nothing is trained.
+So the same pair and the same coefficients have one ρ, wherever it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import torch
+
+from lorarar.dreambooth import Batch
+from lorarar.experiment import with_pictures
+from lorarar.hypernet import PARTS, layers_of
+from lorarar.merging import Gates
+from lorarar.objective import Gated, Trained, Update, merging_loss, teach, updates
+from lorarar.shoebox import zoo
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+DRAWS = 16
+"""Probes of each LoRA: (picture, noise, timestep)."""
+
+Pair = tuple[str, str]
+
+
+class Ruler:
+    """Measures ρ of merges by coefficients, for pairs of the zoo named (subject, style).
+
+    Args:
+        pipe: the pipeline, inside `updates`.
+        update: what `updates` yields.
+        draws: probes of each LoRA.
+        sides: LoRAs that are not the zoo's, or loaded already, by name.
+    """
+
+    def __init__(
+        self,
+        pipe: DiffusionPipeline,
+        update: Update,
+        draws: int = DRAWS,
+        sides: Mapping[str, Trained] | None = None,
+    ) -> None:
+        self.pipe, self.update, self.draws = pipe, update, draws
+        self._sides, self._probes = dict(sides or {}), {}
+        self._without: dict[Pair, float] = {}
+
+    def side(self, name: str) -> Trained:
+        """Return a LoRA with the pictures it was trained on."""
+        if name not in self._sides:
+            self._sides[name] = with_pictures(name, zoo.load(name, self.pipe.scale))
+        return self._sides[name]
+
+    def probes(self, name: str) -> Batch:
+        """Return the probes of a LoRA, with what the LoRA alone answers to them."""
+        if name not in self._probes:
+            seed = crc32(name.encode())
+            self._probes[name] = teach(self.pipe, self.update, self.side(name), self.draws, seed)
+        return self._probes[name]
+
+    @torch.no_grad()
+    def error(self, pair: Pair, gates: Gates) -> float:
+        """Return content + style term of the merge by ``gates``, for all layers that both LoRAs have."""
+        probes = [self.probes(name) for name in pair]
+        loras = [self.side(name).lora for name in pair]
+        merge = Gated(*loras, gates, device=self.pipe.device, dtype=self.pipe.dtype)
+        terms = merging_loss(self.pipe.unet, self.update, merge, gates, *probes)
+        return float(terms.content + terms.style)
+
+    def rho(self, pair: Pair, gates: Gates) -> float:
+        """Return the error in units of no LoRA: zero is perfect, one no better than nothing."""
+        if pair not in self._without:
+            zero = {layer: tuple(torch.zeros_like(m) for m in both) for layer, both in gates.items()}
+            self._without[pair] = self.error(pair, zero)
+        return self.error(pair, gates) / self._without[pair]
+
+
+@contextmanager
+def ruler(
+    pipe: DiffusionPipeline, *, draws: int = DRAWS, sides: Mapping[str, Trained] | None = None
+) -> Iterator[Ruler]:
+    """Open the UNet for a `Ruler`, for as long as the block runs; then leave it as it was found."""
+    with updates(pipe, attention_layers(pipe)) as update:
+        yield Ruler(pipe, update, draws, sides)
+
+
+def attention_layers(pipe: DiffusionPipeline) -> list[str]:
+    """Return the names of the UNet's linear layers of attention, as a LoRA names them."""
+    modules: Iterable[str] = (f"unet.{name}" for name, _ in pipe.unet.named_modules())
+    return layers_of(modules, PARTS)
