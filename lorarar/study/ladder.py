@@ -1,9 +1,9 @@
 """The ladder of rivals: what must be known to merge as well as a hypernetwork does?
 
-Each rung knows more than the one below, and ρ (`lorarar.study.ruler`) says what that is worth: one number for
-everything or one for the parts that are predicted; the network's mean answers over its training pairs, by layer, then by layer and column, which a
-table could hold; its answers to other pairs; the means of its answers to this pair; its answers to this pair,
-column by column; and last ZipLoRA's optimum, which is no prediction. `ablation` takes coefficients away.
+Each rung knows more than the one below, and ρ (`lorarar.study.ruler`) says what that is worth: constants; the
+network's mean answers over its training pairs, by layer, then by layer and column, which a table could hold;
+its answers to other pairs; the means of its answers to this pair; its answers to this pair, column by column;
+and last ZipLoRA's optimum, which is no prediction. `ablation` takes coefficients away instead.
 """
 
 from __future__ import annotations
@@ -60,6 +60,12 @@ class Reader:
         """Return the coefficients that it predicts for a pair, completed by the other layers' constant."""
         content, style = (self.ruler.side(name).lora for name in pair)
         return co.complete(content, self.network.coefficients(content, style, self.parts), self.rest)
+
+
+def mean_rho(measure: Ruler, network: Hypernetwork, pairs: Sequence[Pair]) -> float:
+    """Return the mean ρ of a hypernetwork's merges of some pairs."""
+    read = Reader(network, measure)
+    return float(np.mean([measure.rho(pair, read(pair)) for pair in pairs]))
 
 
 def training_pairs(network: Hypernetwork) -> list[Pair]:
@@ -160,15 +166,15 @@ def ablation(
         }
 
 
-KNOWN = 8
+KNOWN = 4
 """How many training pairs the recorded ladder has; no LoRA is in two of them."""
 
 
 def measure(scale: str = "shoebox", *, seed: int = 0, progress: bool = True) -> dict[str, Any]:
     """Measure ladder and ablation of a scale's hypernetwork, on training pairs and all validation pairs.
 
-    ZipLoRA's coefficients are kept as those of the experiment (`lorarar.experiment.make`), so that the run can
-    be stopped and goes on where it was.
+    ZipLoRA's coefficients are kept as those of the experiment (`lorarar.experiment.make`): the run can be
+    stopped and goes on where it was.
 
     Returns:
         {"pairs", "ladder": {kind: …}, "ablation"}, kinds being "known" and "new"; see `ladder`, `ablation`.

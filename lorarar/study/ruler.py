@@ -4,7 +4,7 @@
 
 Zero is a merge that answers as each LoRA alone would on its own pictures; one is as good as no LoRA. The
 terms are those of ZipLoRA's eq. 4 (`lorarar.objective.merging_loss`), measured on *probes*: pictures of the
-LoRA's training set with noise and timesteps that depend on the LoRA's name alone, on which nothing is trained.
+LoRA's training set with noise and timesteps that depend on the LoRA's name alone; nothing is trained on them.
 So the same pair and the same coefficients have one ρ, wherever it is measured.
 """
 
@@ -21,6 +21,7 @@ from lorarar.dreambooth import Batch
 from lorarar.experiment import with_pictures
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.merging import Gates
+from lorarar.models import Scale
 from lorarar.objective import Gated, Trained, Update, merging_loss, teach, updates
 from lorarar.shoebox import zoo
 
@@ -57,7 +58,7 @@ class Ruler:
     def side(self, name: str) -> Trained:
         """Return a LoRA with the pictures it was trained on."""
         if name not in self._sides:
-            self._sides[name] = with_pictures(name, zoo.load(name, self.pipe.scale))
+            self._sides[name] = side_of(name, self.pipe.scale)
         return self._sides[name]
 
     def probes(self, name: str) -> Batch:
@@ -82,6 +83,11 @@ class Ruler:
             zero = {layer: tuple(torch.zeros_like(m) for m in both) for layer, both in gates.items()}
             self._without[pair] = self.error(pair, zero)
         return self.error(pair, gates) / self._without[pair]
+
+
+def side_of(name: str, scale: str | Scale = "shoebox") -> Trained:
+    """Return a LoRA of the zoo with the pictures and captions it was trained on."""
+    return with_pictures(name, zoo.load(name, scale))
 
 
 @contextmanager
