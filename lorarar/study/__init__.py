@@ -1,0 +1,1 @@
+"""The experiment: what is compared, judged, counted and recorded."""
