@@ -25,25 +25,25 @@ endif
 .PHONY: book test bench notebooks ledger cover artefacts clean
 
 book: $(READY)
-	$(BIN)python -m lorarar.book build --scale $(SCALE)
+	$(BIN)python -m lorarar.bookkit build --scale $(SCALE)
 
 # pytest executes every chapter at scale smoke, once; the strict build renders those very runs.
 test: $(READY)
 	$(BIN)python -m ruff check
 	$(BIN)python -m pytest
-	$(BIN)python -m lorarar.book build --scale smoke --strict
+	$(BIN)python -m lorarar.bookkit build --scale smoke --strict
 
 bench: $(READY)
 	$(BIN)python -m lorarar.bench
 
 notebooks: $(READY)
-	$(BIN)python -m lorarar.book notebooks
+	$(BIN)python -m lorarar.bookkit notebooks
 
 ledger: $(READY)
-	$(BIN)python -m lorarar.book ledger --scale $(SCALE) $(CHAPTERS)
+	$(BIN)python -m lorarar.bookkit ledger --scale $(SCALE) $(CHAPTERS)
 
 cover: $(READY)
-	$(BIN)python -m lorarar.book cover
+	$(BIN)python -m lorarar.bookkit cover
 
 # For example: make artefacts ARTEFACTS="zoo -n", or ARTEFACTS="--config scale=sdxl gpus=1".
 artefacts: $(READY)

@@ -1,1 +1,1 @@
-"""The experiment: what is compared with what, by which measure, and what is kept of it."""
+"""The experiment: what is compared, judged, counted and recorded."""

@@ -192,19 +192,3 @@ def measure(scale: str = "shoebox", *, seed: int = 0, progress: bool = True) -> 
         found[kind] = ladder(pipe, network, some, optima, progress=progress)
     taken = ablation(pipe, network, pairs["new"], progress=progress)
     return {"pairs": pairs, "ladder": found, "ablation": taken}
-
-
-def crossed(
-    values: np.ndarray, resamples: int = 10_000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """Return the mean of values (subjects, styles) and the ends of its bootstrap interval.
-
-    Pairs that share a LoRA are alike, so subjects and styles are drawn with replacement, each by itself, not
-    pairs (the "pigeonhole bootstrap", Owen 2007, which errs to the wide side).
-    """
-    values = np.asarray(values, float)
-    generator, (n, m) = np.random.default_rng(seed), values.shape
-    rows = generator.integers(n, size=(resamples, n, 1))
-    columns = generator.integers(m, size=(resamples, 1, m))
-    low, high = np.quantile(values[rows, columns].mean((1, 2)), [(1 - level) / 2, (1 + level) / 2])
-    return float(values.mean()), float(low), float(high)

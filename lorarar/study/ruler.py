@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 import torch
@@ -20,9 +20,10 @@ import torch
 from lorarar.dreambooth import Batch
 from lorarar.experiment import with_pictures
 from lorarar.hypernet import PARTS, layers_of
+from lorarar.lora import LoRA
 from lorarar.merging import Gates
 from lorarar.models import Scale
-from lorarar.objective import Gated, Trained, Update, merging_loss, teach, updates
+from lorarar.objective import Gated, Trained, Update, joined, merging_loss, placed, predict, teach, updates
 from lorarar.shoebox import zoo
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ DRAWS = 16
 """Probes of each LoRA: (picture, noise, timestep)."""
 
 Pair = tuple[str, str]
+
+
+class Error(NamedTuple):
+    """ρ of a merge, and the same for either side by itself."""
+
+    both: float
+    subject: float
+    style: float
 
 
 class Ruler:
@@ -54,6 +63,7 @@ class Ruler:
         self.pipe, self.update, self.draws = pipe, update, draws
         self._sides, self._probes = dict(sides or {}), {}
         self._without: dict[Pair, float] = {}
+        self._base: dict[str, float] = {}
 
     def side(self, name: str) -> Trained:
         """Return a LoRA with the pictures it was trained on."""
@@ -83,6 +93,23 @@ class Ruler:
             zero = {layer: tuple(torch.zeros_like(m) for m in both) for layer, both in gates.items()}
             self._without[pair] = self.error(pair, zero)
         return self.error(pair, gates) / self._without[pair]
+
+    @torch.no_grad()
+    def merged(self, pair: Pair, merge: LoRA) -> Error:
+        """Return ρ of a merge that is a LoRA: `rho` of any method, and what each side contributes."""
+        for name in pair:
+            if name not in self._base:
+                self.update({})
+                self._base[name] = float(self._squares(self.probes(name)).mean())
+        both = joined(*(self.probes(name) for name in pair))
+        self.update(placed(merge, self.pipe.device, self.pipe.dtype))
+        content, style = self._squares(both).split(self.draws)
+        errors, without = (float(content.mean()), float(style.mean())), [self._base[name] for name in pair]
+        return Error(sum(errors) / sum(without), *(e / w for e, w in zip(errors, without, strict=True)))
+
+    def _squares(self, batch: Batch) -> torch.Tensor:
+        # The target of a probe is what its own LoRA answers.
+        return (predict(self.pipe.unet, batch) - batch.target).square().mean((1, 2, 3))
 
 
 def side_of(name: str, scale: str | Scale = "shoebox") -> Trained:
