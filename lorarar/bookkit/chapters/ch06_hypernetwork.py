@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 
 from lorarar import Hypernetwork, bench
-from lorarar.bookkit import style
-from lorarar.bookkit.claims import CONTRADICTED, NOT_EXAMINED, PARTLY, REPRODUCED, Claim
+from lorarar.bookkit import board, style
+from lorarar.bookkit.claims import CONTRADICTED, NOT_EXAMINED, PARTLY, REPRODUCED, Claim, verdict
 from lorarar.bookkit.facts import Facts
-from lorarar.bookkit.figures import legend_below, panels
+from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
-from lorarar.experiment import from_record, hypernetwork_of
+from lorarar.experiment import hypernetwork_of
 from lorarar.hypernet import layers_of
-from lorarar.judge import bootstrap
 from lorarar.models import find_scale
 from lorarar.shoebox import styles, subjects, zoo
 from lorarar.study.ladder import LADDER
@@ -26,40 +26,29 @@ from lorarar.study.statistics import crossed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor
 
-BLOCK = 500
-"""Steps that the figure of the losses takes together: ten pairs of fifty steps."""
+    from lorarar.judge import Entry
+    from lorarar.merging import Gates
 
-KEYS = {
-    "plain sum": "sum",
-    "sum at 0.7": "weighted",
-    "half sum": "half",
-    "0.7, the rest ½": "levels",
-    "table by layer": "layers",
-    "table by column": "table",
-    "other pairs' answers": "other",
-    "its mean answer": "mean",
-    "its layers' means": "means",
-    "LoRA.rar": "rar",
-    "ZipLoRA": "zip",
-}
-"""What the rungs of the ladder are called in facts."""
+RECORDS = ("rho", "experiment_validation", "first_sums", "hypernetworks")
+BLOCK, TURN = 500, 50
+"""Steps of ten pairs and of one, of which the figure of the losses takes means."""
+
+ENDS = ("", "_low", "_high")
 
 
 # ---------------------------------------------------------------- numbers from shipped files
 
 
 def recorded(scale: str = "shoebox") -> Facts:
-    """Return the numbers that come from shipped files: the network, its losses, the ladder, the judged images."""
-    return Facts(_network(scale), _losses(scale), _rungs(scale), _images(scale), _recipes(scale))
+    """Return the numbers from shipped files: the network, its losses, the ladder, the judged images, recipes."""
+    return Facts(_network(scale), _losses(scale), _ladder(scale), _images(scale), _recipes(scale))
 
 
 def _network(scale: str) -> dict[str, float]:
     network, wide = Hypernetwork.load(hypernetwork_of(scale)), bench.shapes()
-    parts = network.metadata["parts"].split(",")
     lora, paper = zoo.load(subjects.SPLIT["validation"][0], scale), find_scale("sdxl")
-    columns = sum(lora[layer][1].shape[1] for layer in layers_of(lora, parts))
+    columns = sum(lora[k][1].shape[1] for k in layers_of(lora, network.metadata["parts"].split(",")))
     settings = json.loads(network.metadata["lorarar_training"])
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -76,46 +65,28 @@ def _network(scale: str) -> dict[str, float]:
     }
 
 
-def losses(scale: str = "shoebox") -> dict[str, np.ndarray]:
-    """Return the terms of the loss at every step of the recorded training, the similarity times λ: (steps,)."""
+def losses(scale: str = "shoebox") -> np.ndarray:
+    """Return the loss at every step of the recorded training: (steps,)."""
     file = hypernetwork_of(scale)
     weight = json.loads(Hypernetwork.load(file).metadata["lorarar_training"])["similarity"]
-    terms = {
-        name: np.array(v) for name, v in json.loads(file.with_suffix(".history.json").read_text()).items()
-    }
-    return {**terms, "similarity": weight * terms["similarity"]}
+    terms = {k: np.array(v) for k, v in json.loads(file.with_suffix(".history.json").read_text()).items()}
+    return terms["content"] + terms["style"] + weight * terms["similarity"]
 
 
 def _losses(scale: str) -> dict[str, float]:
-    terms = losses(scale)
-    total = sum(terms.values())
-    blocks = total.reshape(-1, BLOCK).mean(1)
-    by_pair = total.reshape(-1, BLOCK // 10).mean(1)  # fifty steps are one pair's
-    return {
-        "early": blocks[:2].mean(),
-        "late": blocks[-2:].mean(),
-        "fall": 1 - blocks[-2:].mean() / blocks[:2].mean(),
-        "block_low": blocks.min(),
-        "block_high": blocks.max(),
-        "by_chance": by_pair.std() / (2 * BLOCK / 50) ** 0.5,
-        "late_similarity": terms["similarity"][-2 * BLOCK :].mean() / blocks[-2:].mean(),
-    }
+    loss = losses(scale)
+    early, late = (part.mean() for part in (loss[: 2 * BLOCK], loss[-2 * BLOCK :]))
+    by_chance = loss.reshape(-1, TURN).mean(1).std() / (2 * BLOCK / TURN) ** 0.5
+    return {"early": early, "late": late, "fall": 1 - late / early, "by_chance": by_chance}
 
 
-def rungs(scale: str = "shoebox") -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Return the mean ρ of each rung with its 95 % interval: {"known" or "new": {rung: (value, low, high)}}.
-
-    New pairs cross subjects with styles; training pairs share no LoRA and are resampled as they are.
-    """
+def rungs(scale: str = "shoebox") -> dict[str, dict[str, Entry]]:
+    """Return the mean ρ of each rung on new LoRAs, with its interval, and on training pairs, without one."""
     run = record(f"rho{suffix(scale)}")["ladder"]
     return {
-        "known": {name: _mean(run["known"][name]) for name in LADDER},
+        "known": {name: (float(np.mean(run["known"][name])), 0.0, 0.0) for name in LADDER},
         "new": {name: crossed(_grid(run["new"][name])) for name in LADDER},
     }
-
-
-def _mean(values: Sequence[float]) -> tuple[float, float, float]:
-    return float(np.mean(values)), *bootstrap(np.array(values))
 
 
 def _grid(values: Sequence[float]) -> np.ndarray:
@@ -123,75 +94,67 @@ def _grid(values: Sequence[float]) -> np.ndarray:
     return np.reshape(values, (len(subjects.SPLIT["validation"]), -1))
 
 
-def _rungs(scale: str) -> dict[str, float]:
-    run, facts = record(f"rho{suffix(scale)}")["ladder"], {}
-    for kind, means in rungs(scale).items():
-        facts |= {f"{KEYS[name]}_{kind}": value for name, (value, _, _) in means.items()}
-    new = {KEYS[name]: _grid(values) for name, values in run["new"].items() if name in KEYS}
-    for rival in ("table", "other", "levels", "weighted", "means", "zip"):
-        ends = crossed(new["rar"] - new[rival])
-        facts |= {
-            f"rar_minus_{rival}{end}": value for end, value in zip(("", "_low", "_high"), ends, strict=True)
-        }
-    known = {KEYS[name]: np.array(values) for name, values in run["known"].items() if name in KEYS}
-    facts["known_pairs"], facts["new_pairs"] = len(known["rar"]), new["rar"].size
-    facts["known_behind"] = int((known["rar"] > known["zip"]).sum())
-    facts["times_known"] = facts["rar_known"] / facts["zip_known"]
-    facts["times_new"] = facts["rar_new"] / facts["zip_new"]
-    facts["ahead_of_table"] = int((new["rar"] < new["table"]).sum())
-    # How much of the way from one number to the optimum, on new LoRAs.
-    facts["gain_new"] = (facts["levels_new"] - facts["rar_new"]) / (facts["levels_new"] - facts["zip_new"])
-    facts["gain_table"] = (facts["levels_new"] - facts["table_new"]) / (
-        facts["levels_new"] - facts["zip_new"]
-    )
+def _ladder(scale: str) -> dict[str, float]:
+    run = record(f"rho{suffix(scale)}")["ladder"]
+    new = {name: _grid(values) for name, values in run["new"].items()}
+    known = {name: np.array(values) for name, values in run["known"].items()}
+    rar = new["LoRA.rar"]
+    facts = {
+        "new_pairs": rar.size,
+        "sum_new": new["plain sum"].mean(),
+        "levels_new": new["0.7, the rest ½"].mean(),
+        "table_new": new["table by column"].mean(),
+        "rar_new": rar.mean(),
+        "zip_new": new["ZipLoRA"].mean(),
+        "rar_known": known["LoRA.rar"].mean(),
+        "zip_known": known["ZipLoRA"].mean(),
+        "zip_kv_known": known["ZipLoRA, key and value ½"].mean(),
+        "known_behind": (known["LoRA.rar"] > known["ZipLoRA, key and value ½"]).all(),
+        "ahead_of_table": (rar < new["table by column"]).sum(),
+    }
+    for key, name in (
+        ("table", "table by column"),
+        ("other", "other pairs' answers"),
+        ("levels", "0.7, the rest ½"),
+        ("means", "its layers' means"),
+    ):
+        facts |= {f"{key}_minus_rar{e}": x for e, x in zip(ENDS, crossed(new[name] - rar), strict=True)}
+    facts |= {f"rar_minus_zip{e}": x for e, x in zip(ENDS, crossed(rar - new["ZipLoRA"]), strict=True)}
     return facts
 
 
-def right(scale: str = "shoebox") -> dict[str, np.ndarray]:
-    """Return which validation images are right, (subjects, styles, images), by method, from the recorded run."""
-    run = record(f"experiment_validation{suffix(scale)}")
-    verdicts = from_record(run, style.judge_of(scale))
-    return {m: v.right.reshape(len(run["subjects"]), len(run["styles"]), -1) for m, v in verdicts.items()}
+def same_images(scale: str = "shoebox") -> dict[str, np.ndarray]:
+    """Return shares of right images (subjects, styles) on the pairs and seeds of the recorded first sums.
 
-
-def weighted(scale: str = "shoebox") -> dict[str, np.ndarray]:
-    """Return the share of right images on the pairs of the recorded first sums, (subjects, styles), by method.
-
-    The sum at 0.7 was judged there only, with the first seeds of the experiment: the others are cut to these.
+    The sum at 0.7 ("even") was judged there only; the other methods are cut to these pairs and seeds.
     """
-    run, first = record(f"experiment_validation{suffix(scale)}"), record(f"first_sums{suffix(scale)}")
+    run, first = board.load("validation", scale), record(f"first_sums{suffix(scale)}")
     column = first["of"]["weights"].index([0.7, 0.7])
     cases = {(pair["subject"], pair["style"]): pair for pair in first["of"]["pairs"]}
-    rows = list(dict.fromkeys(c for c, _ in cases))
-    columns = list(dict.fromkeys(s for _, s in cases))
-
-    def share(c: str, s: str) -> float:
-        both = [cases[c, s][f"{axis} right"][column] for axis in ("subject", "style")]
-        return float(np.logical_and(*both).mean())
-
-    at = np.ix_([run["subjects"].index(c) for c in rows], [run["styles"].index(s) for s in columns])
-    others = {m: v[at][..., : first["count"]].mean(2) for m, v in right(scale).items()}
-    return others | {"weighted": np.array([[share(c, s) for s in columns] for c in rows])}
+    chosen = [run.pairs.index(case) for case in cases]
+    even = [
+        np.logical_and(case["subject right"], case["style right"])[column].mean() for case in cases.values()
+    ]
+    shares = {m: run.of(m)[chosen, : first["count"]].mean(1) for m in ("direct", "ziplora", "lorarar")}
+    width = len(dict.fromkeys(s for _, s in cases))
+    return {m: np.reshape(v, (-1, width)) for m, v in (shares | {"even": even}).items()}
 
 
 def _images(scale: str) -> dict[str, float]:
-    all_right, same = right(scale), weighted(scale)
-    shares = {m: all_right[m].mean(2) for m in ("direct", "ziplora", "lorarar")}
+    run, same = board.load("validation", scale), same_images(scale)
     facts: dict[str, float] = {
-        "validation_pairs": shares["direct"].size,
-        "validation_images": all_right["direct"].shape[2],
-        "same_pairs": same["weighted"].size,
+        "same_pairs": same["even"].size,
         "same_images": record(f"first_sums{suffix(scale)}")["count"],
     }
-    facts |= {f"right_{m}": share.mean() for m, share in shares.items()}
-    facts |= {f"same_{m}": same[m].mean() for m in ("weighted", "direct", "ziplora", "lorarar")}
-    for name, values in (
-        ("zip", shares["lorarar"] - shares["ziplora"]),
-        ("sum", shares["lorarar"] - shares["direct"]),
-        ("weighted", same["lorarar"] - same["weighted"]),
+    facts |= {f"right_{m}": run.share(m).value for m in ("direct", "ziplora", "lorarar")}
+    facts |= {f"same_{m}": same[m].mean() for m in ("even", "ziplora", "lorarar")}
+    for key, duel in (
+        ("zip", run.difference("lorarar", "ziplora")),
+        ("sum", run.difference("lorarar", "direct")),
+        ("even", crossed(same["lorarar"] - same["even"])),
+        ("zip_even", crossed(same["ziplora"] - same["even"])),
     ):
-        ends = zip(("", "_low", "_high"), crossed(values), strict=True)
-        facts |= {f"duel_{name}{end}": 100 * value for end, value in ends}
+        facts |= {f"duel_{key}{e}": 100 * x for e, x in zip(ENDS, duel, strict=True)}
     return facts
 
 
@@ -207,82 +170,60 @@ def _recipes(scale: str) -> dict[str, float]:
     }
 
 
-def recipe_rows(scale: str = "shoebox") -> list[dict[str, object]]:
-    """Return the table of recipes: what each changes of the first one's, and how its validation images were judged."""
-    rows = record(f"hypernetworks{suffix(scale)}")["of"].values()
-    first = next(iter(rows))["recipe"]
-    says = {
-        "parts": lambda value: ", ".join(value),
-        "rest": {"average": "rest averaged", "sum": "rest added"}.get,
-        "order": lambda value: f"pairs {value}",
-        "learning_rate": lambda value: f"rate {value:g}",
-    }
-    return [
-        {
-            "Recipe": "; ".join(
-                say(row["recipe"][k]) for k, say in says.items() if row["recipe"][k] != first[k]
-            )
-            or "the paper's",
-            "Average case": style.interval(row["average"]),
-            "Against the first": style.points(row["ahead"]),
-            "Best case": f"{row['best'][0]:.0%}",
-        }
-        for row in rows
-    ]
-
-
-def ladder_rows(scale: str = "shoebox") -> list[dict[str, object]]:
-    """Return the table of the ladder: mean ρ on training pairs, and on new LoRAs with its interval."""
-    both = rungs(scale)
-    return [
-        {
-            "Coefficients": name,
-            "Training pairs": both["known"][name][0],
-            "New LoRAs": style.interval(both["new"][name], ".2f"),
-        }
-        for name in LADDER
-    ]
-
-
 # ---------------------------------------------------------------- numbers of this run
 
 
 def live(
-    first_words: Mapping[str, tuple[Tensor, Tensor]],
-    last_words: Mapping[str, tuple[Tensor, Tensor]],
-    curves: Mapping[str, Sequence[float]],
+    answer: Gates,
+    pair: tuple[str, str],
+    start: Mapping[str, float],
+    end: Mapping[str, float],
     shipped: Mapping[str, float],
     one: Mapping[str, float],
-    judged: Mapping[str, Sequence[Sequence[bool]]],
+    judged: Mapping[str, np.ndarray],
     steps: int,
+    scale: str = "shoebox",
+    seed: int = 0,
 ) -> Facts:
     """Return what the chapter computed.
 
     Args:
-        first_words: what a fresh network answers to the chapter's pair, layer → (m_c, m_s), (in,) each.
-        last_words: what the shipped one does.
-        curves: mean ρ during the short training, by kind of pair.
-        shipped: mean ρ of the shipped network on the same pairs, by kind.
+        answer: what the shipped network predicts for ``pair``.
+        pair: the chapter's.
+        start: mean ρ of the fresh network before the short training, by kind of pair.
+        end: after it.
+        shipped: of the shipped network on the same pairs.
         one: ρ of the chapter's pair, by merge.
-        judged: verdicts (subject, style) of the pictures, by row.
+        judged: verdicts (n, 2) of the pictures, by row.
         steps: of the short training.
+        scale: of the run.
+        seed: of the run, with which the fresh network began.
     """
+    torch.manual_seed(seed)
+    network = Hypernetwork.load(hypernetwork_of(scale))
+    fresh = Hypernetwork(network.columns, network.hidden)
+    with torch.no_grad():
+        first = fresh.coefficients(*(zoo.load(name, scale) for name in pair))
 
-    def spread(gates: Mapping[str, tuple[Tensor, Tensor]]) -> float:
+    def spread(gates: Gates) -> float:
         return float(np.mean([[float(m.std()) for m in both] for both in gates.values()]))
 
     return Facts(
         live_steps=steps,
-        first_mean=np.mean([[float(m.mean()) for m in both] for both in first_words.values()]),
-        first_spread=spread(first_words),
-        last_spread=spread(last_words),
-        last_highest=max(float(m.max()) for both in last_words.values() for m in both),
-        **{f"start_{kind}": values[0] for kind, values in curves.items()},
-        **{f"end_{kind}": values[-1] for kind, values in curves.items()},
-        **{f"shipped_{kind}": value for kind, value in shipped.items()},
-        **{f"one_{name}": value for name, value in one.items()},
+        first_spread=spread(first),
+        last_spread=spread(answer),
+        last_highest=max(float(m.max()) for both in answer.values() for m in both),
+        start_new=start["new"],
+        end_new=end["new"],
+        shipped_new=shipped["new"],
+        end_known=end["known"],
+        shipped_known=shipped["known"],
+        one_rar=one["rar"],
+        one_sum=one["sum"],
         shown=len(judged["drawn"]),
-        **{f"seen_{name}": sum(all(v) for v in verdicts) for name, verdicts in judged.items()},
+        seen_sum=judged["plain sum"].all(1).sum(),
+        seen_rar=judged["LoRA.rar"].all(1).sum(),
+        seen_short=judged["short training"].all(1).sum(),
     )
 
 
@@ -303,10 +244,10 @@ def claims(facts: Facts) -> list[Claim]:
 # ---------------------------------------------------------------- figures
 
 
-def columns_figure(seen: Tensor, m_c: Tensor, m_s: Tensor) -> Figure:
+def columns_figure(seen: torch.Tensor, m_c: torch.Tensor, m_s: torch.Tensor) -> Figure:
     """Show two updates of a layer, (2 · out, in), and below them the coefficients (in,) of both sides."""
     figure, (above, below) = plt.subplots(
-        2, 1, figsize=(style.WIDTH, 5.2), height_ratios=[2, 1], sharex=True, layout="constrained"
+        2, 1, figsize=(style.WIDTH, 5.4), height_ratios=[2, 1], sharex=True, layout="constrained"
     )
     top = float(seen.abs().quantile(0.99))
     above.imshow(seen, cmap=style.DIVERGING, vmin=-top, vmax=top, aspect="auto")
@@ -326,32 +267,27 @@ def columns_figure(seen: Tensor, m_c: Tensor, m_s: Tensor) -> Figure:
     return figure
 
 
-def losses_figure(terms: Mapping[str, np.ndarray]) -> Figure:
-    """Show the loss of a training: a dot for each pair's fifty steps, a line through the means of ten pairs."""
-    total = sum(terms.values())
-    pairs, blocks = total.reshape(-1, BLOCK // 10).mean(1), total.reshape(-1, BLOCK).mean(1)
+def losses_figure(loss: np.ndarray) -> Figure:
+    """Show the loss of a training: a dot for each pair's steps, a line through the means of ten pairs."""
+    pairs, blocks = loss.reshape(-1, TURN).mean(1), loss.reshape(-1, BLOCK).mean(1)
     figure, axes = plt.subplots(layout="constrained")
-    axes.scatter(BLOCK // 10 * (np.arange(len(pairs)) + 0.5), pairs, s=16, color=style.GREY, label="one pair")
-    axes.plot(
-        BLOCK * (np.arange(len(blocks)) + 0.5), blocks, color=style.MERGED, marker="o", label="ten pairs"
-    )
+    axes.scatter(TURN * (np.arange(len(pairs)) + 0.5), pairs, s=16, color=style.GREY, label="one pair")
+    axes.plot(BLOCK * (np.arange(len(blocks)) + 0.5), blocks, "o-", color=style.MERGED, label="ten pairs")
     axes.set(xlabel="step", ylabel="mean loss", ylim=(0, None))
     legend_below(figure)
     return figure
 
 
-def ladder_figure(both: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
+def ladder_figure(both: Mapping[str, Mapping[str, Entry]]) -> Figure:
     """Show the rungs' mean ρ: on new LoRAs with intervals, on training pairs as circles."""
-    figure, axes = plt.subplots(figsize=(style.WIDTH, 0.9 + 0.4 * len(LADDER)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(style.WIDTH, 1.2 + 0.4 * len(LADDER)), layout="constrained")
     for place, name in enumerate(LADDER):
         value, low, high = both["new"][name]
-        first = place == 0  # one entry of the legend
+        new, known = ("new LoRAs", "training pairs") if place == 0 else (None, None)
         axes.plot([low, high], [place] * 2, color=style.MERGED, linewidth=3, alpha=0.45)
-        axes.plot(value, place, "o", color=style.MERGED, markersize=8, label="new LoRAs" if first else None)
-        axes.plot(
-            both["known"][name][0], place, "o", markerfacecolor="none", markeredgecolor=style.INK, markersize=8,
-            label="training pairs" if first else None,
-        )  # fmt: skip
+        axes.plot(value, place, "o", color=style.MERGED, markersize=8, label=new)
+        hollow = {"markerfacecolor": "none", "markeredgecolor": style.INK, "markersize": 8, "linewidth": 0}
+        axes.plot(both["known"][name][0], place, "o", label=known, **hollow)
     axes.axvline(1, color=style.GREY, linestyle=":")
     axes.set_yticks(range(len(LADDER)), LADDER)
     axes.set(xlim=(0, None), ylim=(len(LADDER) - 0.4, -0.6), xlabel="ρ")

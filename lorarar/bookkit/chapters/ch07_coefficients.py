@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Pair = tuple[str, str]
-RECORDS = ("rho",)
+SIDES = ("subject", "style")
+TERMS = ("layer", "column", "pair", "both")
 
 
 # ---------------------------------------------------------------- numbers from shipped files
@@ -126,9 +127,14 @@ class Predictions:
         """Return the coefficients of one side, (pairs, columns) for each layer."""
         return [np.stack([self.said[p][k][side].double().numpy() for p in self.pairs]) for k in self.layers]
 
-    def length(self, layer: str) -> int:
-        """Return how long a layer's columns are, of one update."""
-        return len(self.loras[self.pairs[0][0]][layer][0])
+    def energy(self) -> np.ndarray:
+        """Return the share of energy that is kept (2, blocks, parts), the mean over the pairs."""
+        kept = np.zeros((2, len(self.blocks), len(self.kinds)))
+        for layer in self.layers:
+            at = self.blocks.index(co.block_of(layer)), self.kinds.index(co.part_of(layer))
+            for side in (0, 1):
+                kept[side][at] = np.mean([strength_kept(self, q, side, [layer]) for q in self.pairs])
+        return kept
 
 
 def predict(scale: str = "shoebox", pairs: Sequence[Pair] | None = None) -> Predictions:
@@ -138,7 +144,6 @@ def predict(scale: str = "shoebox", pairs: Sequence[Pair] | None = None) -> Pred
     parts = network.metadata["parts"].split(",")
     with torch.no_grad():
         said = {pair: network.coefficients(*(loras[name] for name in pair), parts) for pair in pairs}
-    # Files name output before query; the book keeps the order of the UNet, and of co.KINDS within a block.
     layers = layers_of(loras[pairs[0][0]], parts)
     return Predictions(network, loras, said, layers)
 
@@ -180,9 +185,8 @@ def live(
     optimum: Gates,
     pair: Pair,
     errors: Mapping[str, float],
-    judged: Mapping[str, Sequence[Sequence[bool]]],
-    moved: Mapping[str, float],
-    few: int = 4,
+    rows: Mapping[str, np.ndarray],
+    judged: Mapping[str, np.ndarray],
 ) -> Facts:
     """Return what the chapter computed.
 
@@ -191,64 +195,81 @@ def live(
         optimum: ZipLoRA's coefficients for ``pair``.
         pair: the chapter's.
         errors: ρ of that pair's merges, by name.
-        judged: verdicts (subject, style) of the pictures, by row.
-        moved: mean change of a pixel against the first row, in grey levels, by row.
-        few: how many pairs `looks` sees.
+        rows: the pictures, (n, h, w, 3) uint8 by row.
+        judged: verdicts (n, 2) of the pictures, by row.
     """
-    maps = p.maps()
-    difference = maps[1] - maps[0]
-    split = [co.shares(p.tables(side)) for side in (0, 1)]
-    part = [s / max(s.sum(), 1e-12) for s in split]
+    maps, energy = p.maps(), p.energy()
+    place = {block: energy[:, i].mean(1) for i, block in enumerate(p.blocks)}  # (subject, style)
     levels = [dict(zip(p.layers, [float(t.mean()) for t in p.tables(side)], strict=True)) for side in (0, 1)]
     widths = {k: p.said[pair][k][0].numel() for k in p.layers}
-    lengths = {k: p.length(k) for k in p.layers}
-    sight = looks(p, p.pairs[:few])
-    (inner, outer) = sorted(empty(p.network), reverse=True)
+    lengths = {k: len(p.loras[pair[0]][k][0]) for k in p.layers}
     quiet = empty(p.network)
+    inner = quiet[max(quiet)]
+    split = [co.shares(p.tables(side)) for side in (0, 1)]
+    part = [dict(zip(TERMS, s / max(s.sum(), 1e-12), strict=True)) for s in split]
     agreed = [co.agreement(p.said[pair], optimum, side, p.layers) for side in (0, 1)]
     every = torch.cat([torch.cat(p.said[q][k]) for q in p.pairs for k in p.layers])
-    return Facts(
-        mean_subject=maps[0].mean(),
-        mean_style=maps[1].mean(),
-        blocks_share=between_blocks(difference),
-        kept_subject=np.mean([strength_kept(p, q, 0, p.layers) for q in p.pairs]),
-        kept_style=np.mean([strength_kept(p, q, 1, p.layers) for q in p.pairs]),
-        negative=(every < 0).float().mean(),
-        empty_inner_subject=quiet[inner][0],
-        empty_inner_style=quiet[inner][1],
-        empty_outer_subject=quiet[outer][0],
-        empty_outer_style=quiet[outer][1],
-        **{
-            f"share_{name}_{key}": x
-            for s, key in enumerate(SIDES)
-            for name, x in zip(TERMS, part[s], strict=True)
-        },
-        **{f"length_{key}": co.share_of_length(levels[s], widths, lengths) for s, key in enumerate(SIDES)},
-        by_pair=np.mean([x[2:].sum() for x in part]),
-        sight_least=sight.min(),
-        sight_most=np.abs(sight).max(),
-        **{f"agree_{key}": agreed[s][0] for s, key in enumerate(SIDES)},
-        **{f"inside_{key}": agreed[s][1] for s, key in enumerate(SIDES)},
-        cosine=np.mean([co.cosine(p.said[q], p.layers) for q in p.pairs]),
-        cosine_zip=co.cosine(optimum, p.layers),
-        **{f"one_{name}": value for name, value in errors.items()},
-        shown=len(next(iter(judged.values()))),
-        **{f"seen_{name}": sum(all(v) for v in verdicts) for name, verdicts in judged.items()},
-        **{f"moved_{name}": value for name, value in moved.items()},
-    )
+    first = rows["predicted"].astype(int)
+    facts = {
+        "mean_subject": maps[0].mean(),
+        "mean_style": maps[1].mean(),
+        "blocks_share": between_blocks(maps[1] - maps[0]),
+        "energy_inner": max(*place["down 2.0"], *place["mid"]),
+        "energy_last_subject": place["up 1.1"][0],
+        "energy_last_style": place["up 1.1"][1],
+        "energy_before_subject": place["up 0.1"][0],
+        "energy_before_style": place["up 0.1"][1],
+        "negative": (every < 0).float().mean(),
+        "empty_gap": abs(maps[:, p.blocks.index("mid")] - np.array(inner)[:, None]).max(),
+        "by_pair": np.mean([x["pair"] + x["both"] for x in part]),
+        "sight_most": np.abs(looks(p, p.pairs[:4])).max(),
+        "cosine": np.mean([co.cosine(p.said[q], p.layers) for q in p.pairs]),
+        "cosine_zip": co.cosine(optimum, p.layers),
+        "shown": len(first),
+    }
+    for side, key in enumerate(SIDES):
+        facts |= {
+            f"kept_{key}": np.mean([strength_kept(p, q, side, p.layers) for q in p.pairs]),
+            f"empty_{key}": inner[side],
+            f"share_layer_{key}": part[side]["layer"],
+            f"share_column_{key}": part[side]["column"],
+            f"length_{key}": co.share_of_length(levels[side], widths, lengths),
+            f"agree_{key}": agreed[side][0],
+            f"inside_{key}": agreed[side][1],
+        }
+    facts |= {f"one_{name}": value for name, value in errors.items()}
+    for key, name in {
+        "own": "predicted",
+        "means": "layer means",
+        "half": "all ½",
+        "cross": "cross output ½",
+    }.items():
+        facts[f"seen_{key}"] = judged[name].all(1).sum()
+        facts[f"moved_{key}"] = np.abs(rows[name].astype(int) - first).mean()
+    return Facts(facts)
 
 
-SIDES = ("subject", "style")
-TERMS = ("layer", "column", "pair", "both")
+# ---------------------------------------------------------------- what the prose says
+
+
+def statements(facts: Facts) -> dict[str, bool]:
+    """Return the findings of the prose, each by a fragment of it."""
+    f = facts
+    return {}
+
+
+def claims(facts: Facts) -> list[Claim]:
+    """Return the papers' claims that the chapter examines."""
+    return []
 
 
 # ---------------------------------------------------------------- figures
 
 
-def maps_figure(p: Predictions, maps: np.ndarray) -> Figure:
-    """Show mean coefficients (2, blocks, parts), the subject's beside the style's."""
-    tables = dict(zip(SIDES, maps, strict=True))
-    return heat_maps(tables, rows=p.blocks, columns=p.kinds)
+def maps_figure(p: Predictions, maps: np.ndarray, form: str = ".2f") -> Figure:
+    """Show numbers (2, blocks, parts), the subject's beside the style's."""
+    parts = [kind.replace("output", "out") for kind in p.kinds]  # two panels have no room for more
+    return heat_maps(dict(zip(SIDES, maps, strict=True)), rows=p.blocks, columns=parts, form=form)
 
 
 def place_figure(p: Predictions, pair: str, block: str, part: str) -> tuple[Figure, str]:
@@ -297,7 +318,7 @@ def shares_figure(p: Predictions) -> Figure:
     axes.invert_yaxis()
     axes.grid(False)
     axes.set(xlim=(0, 1), xlabel="share of the variance")
-    legend_below(figure, 4)
+    legend_below(figure)
     return figure
 
 
