@@ -1,4 +1,4 @@
-"""The error ρ, what is done with coefficients, the ladder's pieces, and the training loop that chapter 6 shows."""
+"""The error ρ, what is done with coefficients, the ladder's pieces, and the training loop of chapter 6."""
 
 from types import SimpleNamespace
 
@@ -13,11 +13,12 @@ from lorarar.bookkit import sources
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import delta_weight
 from lorarar.merging import ziplora
-from lorarar.objective import Gated, Trained, chosen, merging_loss, teach, updates
-from lorarar.rar import train
 from lorarar.study import coefficients as co
 from lorarar.study.ladder import Reader, disjoint, groups, mean_rho
 from lorarar.study.ruler import ruler
+from lorarar.train import Trained, merging_loss, train_hypernetwork
+from lorarar.train.gates import Gated, updates
+from lorarar.train.objective import chosen, teach
 
 PAIR = "cat", "oil"
 
@@ -154,7 +155,7 @@ def test_the_loop_of_chapter_6_is_the_packages(pipe, sides):
     scope |= {"pipe": SimpleNamespace(unet=pipe.unet), "draws": 1}
     exec(cell, scope)
     lists = [[sides[name]] for name in PAIR]
-    theirs, _ = train(pipe, *lists, pairs=1, steps=3, draws=1, hidden=8, progress=False)
+    theirs, _ = train_hypernetwork(pipe, *lists, pairs=1, steps=3, draws=1, hidden=8, progress=False)
     torch.manual_seed(0)
     mine = Hypernetwork(theirs.columns, 8)
     with updates(pipe, sides["cat"].lora) as update:

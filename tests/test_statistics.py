@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lorarar.judge import Entry, bootstrap, difference
+from lorarar.judging import Entry, bootstrap, difference
 from lorarar.study import statistics
 
 

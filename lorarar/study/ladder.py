@@ -16,15 +16,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lorarar.experiment import Task, hypernetwork_of, make, setting
 from lorarar.hypernet import PARTS, Hypernetwork, layers_of
 from lorarar.lora import LoRA, load_coefficients
 from lorarar.merging import Gates
-from lorarar.models import find_scale, load_pipeline
-from lorarar.rar import sample_pairs
-from lorarar.shoebox import styles, subjects, zoo
+from lorarar.pipelines import load_pipeline
+from lorarar.scales import find_scale
+from lorarar.shoebox import zoo
+from lorarar.shoebox.world import styles, subjects
 from lorarar.study import coefficients as co
+from lorarar.study.cells import hypernetwork_of, setting
+from lorarar.study.methods import make
 from lorarar.study.ruler import Pair, Ruler, ruler
+from lorarar.study.training import Task
+from lorarar.train.hypernetwork import sample_pairs
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -173,7 +177,7 @@ KNOWN = 4
 def measure(scale: str = "shoebox", *, seed: int = 0, progress: bool = True) -> dict[str, Any]:
     """Measure ladder and ablation of a scale's hypernetwork, on training pairs and all validation pairs.
 
-    ZipLoRA's coefficients are kept as those of the experiment (`lorarar.experiment.make`): the run can be
+    ZipLoRA's coefficients are kept as those of the experiment (`lorarar.study.methods.make`): the run can be
     stopped and goes on where it was.
 
     Returns:

@@ -3,7 +3,7 @@
     ρ = (content + style term of the merging loss, with the merge) / (the same, without any LoRA).
 
 Zero is a merge that answers as each LoRA alone would on its own pictures; one is as good as no LoRA. The
-terms are those of ZipLoRA's eq. 4 (`lorarar.objective.merging_loss`), measured on *probes*: pictures of the
+terms are those of ZipLoRA's eq. 4 (`lorarar.train.merging_loss`), measured on *probes*: pictures of the
 LoRA's training set with noise and timesteps that depend on the LoRA's name alone; nothing is trained on them.
 So the same pair and the same coefficients have one ρ, wherever it is measured.
 """
@@ -17,14 +17,16 @@ from zlib import crc32
 
 import torch
 
-from lorarar.dreambooth import Batch
-from lorarar.experiment import with_pictures
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import LoRA
 from lorarar.merging import Gates
-from lorarar.models import Scale
-from lorarar.objective import Gated, Trained, Update, joined, merging_loss, placed, predict, teach, updates
+from lorarar.scales import Scale
 from lorarar.shoebox import zoo
+from lorarar.study.training import with_pictures
+from lorarar.train import Trained, merging_loss
+from lorarar.train.denoising import Batch
+from lorarar.train.gates import Gated, Update, placed, updates
+from lorarar.train.objective import joined, predict, teach
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

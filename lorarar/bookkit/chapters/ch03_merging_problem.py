@@ -26,8 +26,8 @@ from lorarar.bookkit.style import (
     judge_of,
 )
 from lorarar.bookkit.tables import table
-from lorarar.experiment import from_record
-from lorarar.judge import Entry
+from lorarar.study.records import from_record
+from lorarar.judging import Entry
 from lorarar.shoebox import zoo
 from lorarar.study import statistics
 

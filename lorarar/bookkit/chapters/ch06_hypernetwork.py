@@ -12,22 +12,24 @@ import torch
 
 from lorarar import Hypernetwork, bench
 from lorarar.bookkit import board, style
-from lorarar.bookkit.claims import CONTRADICTED, NOT_EXAMINED, PARTLY, REPRODUCED, Claim, verdict
+from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
-from lorarar.experiment import hypernetwork_of
 from lorarar.hypernet import layers_of
-from lorarar.models import find_scale
-from lorarar.shoebox import styles, subjects, zoo
+from lorarar.scales import find_scale
+from lorarar.shoebox import zoo
+from lorarar.shoebox.world import styles, subjects
+from lorarar.study.cells import hypernetwork_of
 from lorarar.study.ladder import LADDER
 from lorarar.study.statistics import crossed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lorarar.judge import Entry
+    from lorarar.bookkit.images import Seen
+    from lorarar.judging import Entry
     from lorarar.merging import Gates
 
 RECORDS = ("rho", "experiment_validation", "first_sums", "hypernetworks")
@@ -180,7 +182,7 @@ def live(
     end: Mapping[str, float],
     shipped: Mapping[str, float],
     one: Mapping[str, float],
-    judged: Mapping[str, np.ndarray],
+    seen: Mapping[str, Seen],
     steps: int,
     scale: str = "shoebox",
     seed: int = 0,
@@ -194,7 +196,7 @@ def live(
         end: after it.
         shipped: of the shipped network on the same pairs.
         one: ρ of the chapter's pair, by merge.
-        judged: verdicts (n, 2) of the pictures, by row.
+        seen: verdicts on the pictures, subject and style, by row.
         steps: of the short training.
         scale: of the run.
         seed: of the run, with which the fresh network began.
@@ -220,10 +222,10 @@ def live(
         shipped_known=shipped["known"],
         one_rar=one["rar"],
         one_sum=one["sum"],
-        shown=len(judged["drawn"]),
-        seen_sum=judged["plain sum"].all(1).sum(),
-        seen_rar=judged["LoRA.rar"].all(1).sum(),
-        seen_short=judged["short training"].all(1).sum(),
+        shown=len(seen["LoRA.rar"][0]),
+        seen_sum=np.logical_and(*seen["plain sum"]).sum(),
+        seen_rar=np.logical_and(*seen["LoRA.rar"]).sum(),
+        seen_short=np.logical_and(*seen["short training"]).sum(),
     )
 
 

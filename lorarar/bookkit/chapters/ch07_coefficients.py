@@ -13,22 +13,25 @@ from scipy.stats import rankdata
 
 from lorarar import Hypernetwork
 from lorarar.bookkit import style
-from lorarar.bookkit.claims import CONTRADICTED, NOT_EXAMINED, PARTLY, REPRODUCED, Claim
+from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import heat_maps, legend_below, panels
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
-from lorarar.experiment import hypernetwork_of
 from lorarar.hypernet import layers_of
 from lorarar.lora import LoRA, delta_weight
 from lorarar.merging import Gates
-from lorarar.shoebox import subjects, zoo
+from lorarar.shoebox import zoo
+from lorarar.shoebox.world import subjects
 from lorarar.study import coefficients as co
+from lorarar.study.cells import hypernetwork_of
 from lorarar.study.ladder import validation_pairs
 from lorarar.study.statistics import crossed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from lorarar.bookkit.images import Seen
 
 Pair = tuple[str, str]
 SIDES = ("subject", "style")
@@ -186,7 +189,7 @@ def live(
     pair: Pair,
     errors: Mapping[str, float],
     rows: Mapping[str, np.ndarray],
-    judged: Mapping[str, np.ndarray],
+    seen: Mapping[str, Seen],
 ) -> Facts:
     """Return what the chapter computed.
 
@@ -196,7 +199,7 @@ def live(
         pair: the chapter's.
         errors: ρ of that pair's merges, by name.
         rows: the pictures, (n, h, w, 3) uint8 by row.
-        judged: verdicts (n, 2) of the pictures, by row.
+        seen: verdicts on the pictures, subject and style, by row.
     """
     maps, energy = p.maps(), p.energy()
     place = {block: energy[:, i].mean(1) for i, block in enumerate(p.blocks)}  # (subject, style)
@@ -244,7 +247,7 @@ def live(
         "half": "all ½",
         "cross": "cross output ½",
     }.items():
-        facts[f"seen_{key}"] = judged[name].all(1).sum()
+        facts[f"seen_{key}"] = np.logical_and(*seen[name]).sum()
         facts[f"moved_{key}"] = np.abs(rows[name].astype(int) - first).mean()
     return Facts(facts)
 

@@ -16,8 +16,8 @@ from lorarar.bookkit.claims import NOT_AT_THIS_SCALE, PARTLY, REPRODUCED, Claim,
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import GREY, HUES, INK, JUDGES, OTHER, SUBJECT, WIDTH, interval, name_of
 from lorarar.bookkit.tables import table
-from lorarar.judge import Entry, bootstrap
-from lorarar.shoebox import eyes as examination
+from lorarar.judging import Entry, bootstrap
+from lorarar.shoebox.models.examination import cases
 from lorarar.study import orders, statistics
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ def exam_table(exam: Mapping) -> Styler:
 
 def asked_again(exam: Mapping, shows: Mapping[str, Shows], names: tuple[str, ...]) -> dict[str, float]:
     """Ask judges again about the drawings of some names: {judge: share of verdicts that are the recorded ones}."""
-    drawn = [case for case in examination.cases(exam["each"], exam["seed"]) if case.name in names]
+    drawn = [case for case in cases(exam["each"], exam["seed"]) if case.name in names]
     same: dict[str, list[bool]] = {judge: [] for judge in shows}
     for judge, case in ((j, c) for j in shows for c in drawn):
         recorded = np.array(list(exam["verdicts"][judge][case.name])) == "1"
