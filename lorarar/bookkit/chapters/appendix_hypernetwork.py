@@ -30,7 +30,7 @@ def recorded(scale: str = "shoebox") -> Facts:
 
 
 def recipes(scale: str = "shoebox") -> dict[str, float]:
-    """Return how the six recipes lie: the first one's share of right images, the best, the worst, who is ahead."""
+    """Return the share of right images of the first recipe, the best and the worst, and who is ahead."""
     rows = list(record(f"hypernetworks{suffix(scale)}")["of"].values())
     shares = [row["average"][0] for row in rows]
     return {
@@ -42,7 +42,7 @@ def recipes(scale: str = "shoebox") -> dict[str, float]:
 
 
 def live(sight: np.ndarray) -> Facts:
-    """Return the largest of the rank correlations (2 sides, 3 properties), and the largest of another kind."""
+    """Return the rank correlations with the own part's strength, and the largest of the other four."""
     own = sight[0, 0], sight[1, 1]
     others = np.abs(sight.ravel()[[1, 2, 3, 5]]).max()
     return Facts(sight_subject=own[0], sight_style=own[1], sight_others=others)
@@ -108,7 +108,7 @@ def sight_table(sight: np.ndarray) -> Styler:
     """Return the rank correlations (2 sides, 3 properties) as a table."""
     rows = [
         {
-            "Coefficients of the": side,
+            "Coefficients": side,
             **{name: f"{v:.2f}" for name, v in zip(PROPERTIES, values, strict=True)},
         }
         for side, values in zip(("subject", "style"), sight, strict=True)

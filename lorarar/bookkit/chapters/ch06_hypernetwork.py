@@ -283,16 +283,16 @@ def claims(facts: Facts) -> list[Claim]:
             "generalises",
             "It generalises to LoRAs it was not trained on, without further training",
             "LoRA.rar, abstract",
-            f"Ahead of the plain sum: ρ is {f.rar_new:.2f} against {f.sum_new:.2f} on new LoRAs. Not shown ahead of "
-            f"one number for query and output, which is worse by {ends('levels_minus_rar')}.",
+            f"Ahead of the plain sum: ρ is {f.rar_new:.2f} against {f.sum_new:.2f} on new LoRAs. Not shown "
+            f"ahead of one number for query and output, which is worse by {ends('levels_minus_rar')}.",
             verdict(f.levels_minus_rar_low > 0, part=f.rar_new < f.sum_new),
         ),
         Claim(
             "reads",
             "Its coefficients are made for the pair",
             "LoRA.rar, §3, as the reason for a hypernetwork",
-            f"They use the pair: those for other pairs are worse by {ends('other_minus_rar')}. No gain is shown: a "
-            f"table of average answers, the same for all pairs, is worse by {ends('table_minus_rar')}.",
+            f"They use the pair: those for other pairs are worse by {ends('other_minus_rar')}. No gain is "
+            f"shown: a table of average answers, one for all pairs, is worse by {ends('table_minus_rar')}.",
             verdict(f.table_minus_rar_low > 0, f.other_minus_rar_low > 0, f.table_minus_rar_high < 0),
         ),
         Claim(
