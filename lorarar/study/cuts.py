@@ -36,7 +36,10 @@ def keep_any(delta: Tensor, share: float) -> Tensor:
 def sparse(lora: LoRA, share: float, keep: Keep = keep_largest) -> LoRA:
     """Return a LoRA with a share of ΔW's entries. It has no thin factors: up is ΔW, down the identity."""
     return LoRA(
-        {layer: (keep(delta_weight(pair), share), torch.eye(pair[1].shape[1])) for layer, pair in lora.items()}
+        {
+            layer: (keep(delta_weight(pair), share), torch.eye(pair[1].shape[1]))
+            for layer, pair in lora.items()
+        }
     )
 
 

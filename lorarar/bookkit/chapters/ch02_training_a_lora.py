@@ -1,4 +1,4 @@
-"""Chapter 2, training a LoRA: its numbers, what it states, the papers' claims, and the figures only it has."""
+"""Chapter 2, training a LoRA: its numbers, what it states, the papers' claims, and its own figures."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Label = str | int | float
 SUBJECT, STYLE = "dog #2", "watercolor painting #1"
+KEPT = {("rank", 4), ("rank", 1), ("largest", 0.5), ("largest", 0.2), ("largest", 0.05), ("any", 0.2)}
+"""The cuts whose ρ the text quotes."""
 WEAK = 0.7
 """A LoRA that is right in fewer images than this counts as weak."""
 
@@ -102,7 +104,7 @@ def live(
         rank_one_energy=min(first_energy(lora), first_energy(other)),
     )
     for (way, kept), (of_subject, of_style) in rho.items():
-        if kept in (1, 2, 0.2, 0.05, 0.01) and (way, kept) != ("largest", 1):
+        if (way, kept) in KEPT:
             end = f"{way}_{round(100 * kept) if kept < 1 else kept}"
             facts |= {f"rho_subject_{end}": of_subject, f"rho_style_{end}": of_style}
     for at, gain in gains.items():
@@ -212,8 +214,33 @@ class Training:
 
 def statements(f: Facts) -> dict[str, bool]:
     """Return what the chapter's prose states, by its own words."""
+    worst = {cut: max(f[f"rho_subject_{cut}"], f[f"rho_style_{cut}"]) for cut in ("rank_4", "largest_50")}
     return {
         "what the base model does anyway, a LoRA cannot claim": f.subject_base < 0.2 < 0.9 < f.subject_lora,
+        "All of them belong to training pairs": f.weak == f.weak_train > 0,
+        "Small is not weak": f.strength > 0.2,
+        "More than half of what the LoRA gained is learnt by heart": 0
+        < 1 - f.loss_new
+        < (1 - f.loss_own) / 2,
+        "On other dogs the loss has risen": f.loss_others > 1.01,
+        "Every recipe gets at least": f.least >= 0.9 and f.most_ahead < 0.05,
+        "answers nearly as the whole LoRA does": max(worst.values()) < 0.12,
+        "a quarter of its effect is gone": 0.15 < f.rho_style_largest_20 < 0.35,
+        "Rank 1 is not": min(f.rho_subject_rank_1, f.rho_style_rank_1) > 0.25,
+        "Which entries are kept matters": f.rho_style_any_20 > f.rho_style_largest_20 + 0.2,
+        "pictures fade as ρ grows": f.right_style_100 > f.right_style_5 > f.right_style_1
+        and f.right_subject > f.right_rank_1,
+        "The base model, from the family's name in the prompt": f.right_style_1 < 0.65,
+        "by the loss, throwing away 80 % of the update is an improvement": f.new_fifth > 1.2 * f.new_100 > 0,
+        "while the pictures get worse": f.right_style_20 < f.right_style_100 - 0.1,
+        "the loss falls as long as the strength grows to one": f.own_25 < f.own_50 < f.own_75 < f.own_100
+        and f.own_125 < f.own_100,
+        "lowest for a LoRA at three quarters of its strength": f.new_75 > max(f.new_50, f.new_100, f.new_125),
+        "beyond full strength the LoRA soon does harm": f.new_125 < 0,
+        "with the strength its share rises": f.right_strength_50 + 0.1 < f.right_style_100,
+        "Most of what looks like sparsity": 0.5 * f.energy_fifth < f.energy_noise < f.energy_fifth - 0.05,
+        "One drawing teaches much": f.one_base + 0.3 < f.one_right < f.twelve_right - 0.1,
+        "But it depends on the style": f.one_worst < f.one_right - 0.15,
     }
 
 
@@ -227,6 +254,47 @@ def claims(f: Facts) -> list[Claim]:
             f"30 LoRAs: the subject is right in {f.subject_lora:.0%} of images, without the LoRA in "
             f"{f.subject_base:.0%}.",
             verdict(f.subject_lora >= 0.9 and f.subject_base <= 0.15, f.subject_lora > f.subject_base + 0.3),
+        ),
+        Claim(
+            "low_rank",
+            "A very small rank suffices",
+            "LoRA, §7.2",
+            f"Cut to rank 4 of 8, ρ is {f.rho_subject_rank_4:.2f} and {f.rho_style_rank_4:.2f}; "
+            f"to rank 1, {f.rho_subject_rank_1:.2f} and {f.rho_style_rank_1:.2f}. Trained at "
+            "rank 4, LoRAs do as well as at 8. So rank 4 is enough; rank 1, by cutting, is not.",
+            verdict(
+                max(f.rho_subject_rank_1, f.rho_style_rank_1) < 0.1,
+                max(f.rho_subject_rank_4, f.rho_style_rank_4) < 0.1,
+            ),
+        ),
+        Claim(
+            "sparse",
+            "A style survives when 80 % of the entries of ΔW are thrown away",
+            "ZipLoRA, supplement §3",
+            f"One style, 20 images: right in {f.right_style_20:.0%}, with all entries in "
+            f"{f.right_style_100:.0%}; ρ {f.rho_style_largest_20:.2f}. It survives in part.",
+            verdict(
+                f.right_style_20 >= f.right_style_100 - 0.1,
+                f.right_style_20 >= f.right_style_100 / 2,
+                against=f.right_style_20 < f.right_style_1 + 0.1,
+            ),
+        ),
+        Claim(
+            "too_sparse",
+            "It suffers when still more are thrown away",
+            "ZipLoRA, supplement §3",
+            f"Right in {f.right_style_5:.0%} of images with 5 % of the entries and in {f.right_style_1:.0%} "
+            "with 1 %.",
+            verdict(f.right_style_1 < f.right_style_20 - 0.15, against=f.right_style_1 > f.right_style_20),
+        ),
+        Claim(
+            "one_image",
+            "A style is learnt from a single picture, without feedback",
+            "ZipLoRA, supplement §3",
+            f"Three styles: right in {f.one_right:.0%} of images from one picture, {f.twelve_right:.0%} from "
+            f"twelve, {f.one_base:.0%} from none. One is hardly learnt ({f.one_worst:.0%} against "
+            f"{f.one_worst_base:.0%}).",
+            verdict(f.one_right >= f.twelve_right - 0.1, f.one_right >= f.one_base + 0.3),
         ),
     ]
 
@@ -300,9 +368,7 @@ def strength_figure(gains: Mapping[float | str, Gain], right: Mapping[float, flo
         ("own", style.STYLE, "its own examples"),
         ("new", style.OTHER, "new drawings"),
     ):
-        left.plot(
-            strengths, [getattr(gains[w], kind) for w in strengths], "o-", color=colour, label=label
-        )
+        left.plot(strengths, [getattr(gains[w], kind) for w in strengths], "o-", color=colour, label=label)
     left.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
     left.set(xlabel="strength", title="the loss falls by")
     panel.plot(list(right), list(right.values()), "o-", color=style.INK, label="images, by the critic")
@@ -324,20 +390,5 @@ def recipes_table(scale: str) -> Styler:
             "Worst style": row["worst style"],
         }
         for row in load_record(f"recipes{suffix(scale)}")["of"]
-    ]
-    return table(rows, ".0%")
-
-
-def one_image_table(scale: str) -> Styler:
-    """Return the share of right images by LoRAs of one drawing, and of all."""
-    every = load_record(f"zoo{suffix(scale)}")["of"]
-    rows = [
-        {
-            "Style": name,
-            "No LoRA": row["base"],
-            "LoRA of one drawing": row["lora"],
-            "LoRA of twelve": every[name]["lora"],
-        }
-        for name, row in load_record(f"one_image_loras{suffix(scale)}")["of"].items()
     ]
     return table(rows, ".0%")

@@ -7,17 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 
-def check_recover(answer: Callable[[np.ndarray, np.ndarray, float], np.ndarray]) -> None:
-    """``recover(noisy, velocity, alpha_bar)``: the clean latents."""
-    x, noise = np.array([1.0, -2.0]), np.array([0.5, 0.25])
-    for a in (1.0, 0.64, 0.0):
-        noisy = np.sqrt(a) * x + np.sqrt(1 - a) * noise
-        velocity = np.sqrt(a) * noise - np.sqrt(1 - a) * x
-        assert np.allclose(answer(noisy, velocity, a), x), (
-            f"wrong where ᾱ is {a}: both terms carry a square root"
-        )
-
-
 def check_guide(answer: Callable[[np.ndarray, np.ndarray, float], np.ndarray]) -> None:
     """``guide(without, with_words, w)``: the guided prediction."""
     without, with_words = np.array([0.0, 1.0]), np.array([1.0, 3.0])
@@ -41,7 +30,6 @@ def check_true_share(answer: Callable[[float, float, float], float]) -> None:
 
 
 WRONG = {
-    "recover": lambda noisy, v, a: a * noisy - (1 - a) * v,
     "guide": lambda without, with_words, w: with_words + w * (with_words - without),
     "true_share": lambda seen, hits, alarms: min(seen / hits, 1.0),
 }
