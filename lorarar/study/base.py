@@ -96,18 +96,30 @@ def names_rightly(answers: Sequence[np.ndarray], cells: Sequence[Cell]) -> tuple
     return classes == np.array(truth[0]), families == np.array(truth[1])
 
 
-def near_and_varied(clip: Clip, images: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Measure pictures of each prompt: nearness to the words and variety, by CLIP, and contrast."""
-    near = [clip.cosines(pictures, [words]).mean() for words, pictures in images.items()]
-    varied = []
-    for pictures in images.values():
-        vectors = clip.vectors(pictures)
-        pairs = np.triu_indices(len(vectors), 1)
-        varied.append((1 - vectors @ vectors.T)[pairs].mean())
-    contrast = [pictures.std((1, 2, 3)).mean() for pictures in images.values()]
-    return {
-        "near": float(np.mean(near)), "varied": float(np.mean(varied)), "contrast": float(np.mean(contrast)),
-    }  # fmt: skip
+def near_and_varied(
+    clip: Clip, images: Mapping[tuple[str, float], np.ndarray]
+) -> dict[float, dict[str, float]]:
+    """Measure images of several prompts and guidance scales.
+
+    Args:
+        clip: that measures.
+        images: (n, h, w, 3) by (prompt, scale), two or more of each.
+
+    Returns:
+        {scale: {"near": mean cosine of images with their words, "varied": mean 1 − cosine of two images of
+        equal words, "contrast": mean standard deviation of an image's pixels}}.
+    """
+    found: dict[float, dict[str, float]] = {}
+    for scale in sorted({w for _, w in images}):
+        near, varied, contrast = [], [], []
+        for words, pictures in ((p, x) for (p, w), x in images.items() if w == scale):
+            vectors = clip.vectors(pictures)
+            near.append(clip.cosines(pictures, [words]).mean())
+            varied.append((1 - vectors @ vectors.T)[np.triu_indices(len(vectors), 1)].mean())
+            contrast.append(pictures.std((1, 2, 3)).mean())
+        means = (float(np.mean(values)) for values in (near, varied, contrast))
+        found[scale] = dict(zip(("near", "varied", "contrast"), means, strict=True))
+    return found
 
 
 def recorded_sheet() -> tuple[np.ndarray, list[Cell]]:

@@ -194,6 +194,7 @@ class Training:
         self.moments = {round(steps * share) for share in (0, 0.25, 0.5, 1)}
         self.curves: dict[str, list[float]] = {probe: [] for probe in self.probes}
         self.pictures: dict[int, np.ndarray] = {}
+        self.watch(0)
 
     def watch(self, step: int, loss: float = 0.0) -> None:
         """Measure, and draw, with the LoRA as it is after this step."""
@@ -214,7 +215,7 @@ class Training:
 
 def statements(f: Facts) -> dict[str, bool]:
     """Return what the chapter's prose states, by its own words."""
-    worst = {cut: max(f[f"rho_subject_{cut}"], f[f"rho_style_{cut}"]) for cut in ("rank_4", "largest_50")}
+    halves = f.rho_subject_rank_4, f.rho_style_rank_4, f.rho_subject_largest_50, f.rho_style_largest_50
     return {
         "what the base model does anyway, a LoRA cannot claim": f.subject_base < 0.2 < 0.9 < f.subject_lora,
         "All of them belong to training pairs": f.weak == f.weak_train > 0,
@@ -224,18 +225,21 @@ def statements(f: Facts) -> dict[str, bool]:
         < (1 - f.loss_own) / 2,
         "On other dogs the loss has risen": f.loss_others > 1.01,
         "Every recipe gets at least": f.least >= 0.9 and f.most_ahead < 0.05,
-        "answers nearly as the whole LoRA does": max(worst.values()) < 0.12,
+        "answers nearly as the whole LoRA does": max(halves) < 0.12,
         "a quarter of its effect is gone": 0.15 < f.rho_style_largest_20 < 0.35,
         "Rank 1 is not": min(f.rho_subject_rank_1, f.rho_style_rank_1) > 0.25,
-        "Which entries are kept matters": f.rho_style_any_20 > f.rho_style_largest_20 + 0.2,
+        "Which entries are kept matters": f.rho_style_any_20 > f.rho_style_largest_20 + 0.2
+        and f.rho_subject_any_20 > f.rho_subject_largest_20 + 0.2,
         "pictures fade as ρ grows": f.right_style_100 > f.right_style_5 > f.right_style_1
         and f.right_subject > f.right_rank_1,
         "The base model, from the family's name in the prompt": f.right_style_1 < 0.65,
-        "by the loss, throwing away 80 % of the update is an improvement": f.new_fifth > 1.2 * f.new_100 > 0,
+        "by the loss, throwing away 80 % of the update is an improvement": f.new_fifth > 1.2 * f.new_100 > 0
+        and f.own_fifth < f.own_100,
         "while the pictures get worse": f.right_style_20 < f.right_style_100 - 0.1,
         "the loss falls as long as the strength grows to one": f.own_25 < f.own_50 < f.own_75 < f.own_100
         and f.own_125 < f.own_100,
-        "lowest for a LoRA at three quarters of its strength": f.new_75 > max(f.new_50, f.new_100, f.new_125),
+        "lowest for a LoRA at three quarters of its strength": f.new_75
+        > max(f.new_25, f.new_50, f.new_100, f.new_125),
         "beyond full strength the LoRA soon does harm": f.new_125 < 0,
         "with the strength its share rises": f.right_strength_50 + 0.1 < f.right_style_100,
         "Most of what looks like sparsity": 0.5 * f.energy_fifth < f.energy_noise < f.energy_fifth - 0.05,
@@ -350,9 +354,11 @@ def cuts_figure(rho: Mapping[tuple[str, float], tuple[float, float]]) -> Figure:
             kept = {100 * share: both[which] for (how, share), both in rho.items() if how == way}
             name = f"{side}, largest" if way == "largest" else f"{side}, chosen blindly"
             right.plot(list(kept), list(kept.values()), marker="o", linestyle=line, color=colour, label=name)
-    left.set(xlabel="rank kept", ylabel="ρ", title="rank", xticks=[8, 6, 4, 2, 1], ylim=(0, 1.05))
+    left.set(
+        xlabel="rank kept", ylabel="ρ", title="rank", xticks=[8, 4, 2, 1], xlim=(0.5, 8.5), ylim=(0, 1.05)
+    )
     left.invert_xaxis()
-    right.set(xlabel="entries kept, %", title="entries", xscale="log", xlim=(130, 0.8))
+    right.set(xlabel="entries kept, %", title="entries", xscale="log", xlim=(200, 0.7))
     right.set_xticks([100, 20, 5, 1], ["100", "20", "5", "1"])
     right.minorticks_off()
     handles, labels = right.get_legend_handles_labels()
@@ -373,7 +379,7 @@ def strength_figure(gains: Mapping[float | str, Gain], right: Mapping[float, flo
     left.set(xlabel="strength", title="the loss falls by")
     panel.plot(list(right), list(right.values()), "o-", color=style.INK, label="images, by the critic")
     panel.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-    panel.set(xlabel="strength", title="style is right in", ylim=(0, 1.05))
+    panel.set(xlabel="strength", title="style is right in", xticks=list(right), ylim=(0, 1.05))
     figures.legend_below(figure)
     return figure
 
