@@ -233,7 +233,9 @@ def statements(f: Facts) -> dict[str, bool]:
         "pictures fade as ρ grows": f.right_style_100 > f.right_style_5 > f.right_style_1
         and f.right_subject > f.right_rank_1,
         "The base model, from the family's name in the prompt": f.right_style_1 < 0.65,
-        "by the loss, throwing away 80 % of the update is an improvement": f.new_fifth > 1.2 * f.new_100 > 0
+        "by the loss, throwing away four fifths of the update is an improvement": f.new_fifth
+        > 1.2 * f.new_100
+        > 0
         and f.own_fifth < f.own_100,
         "while the pictures get worse": f.right_style_20 < f.right_style_100 - 0.1,
         "the loss falls as long as the strength grows to one": f.own_25 < f.own_50 < f.own_75 < f.own_100
