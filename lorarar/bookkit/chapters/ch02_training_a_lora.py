@@ -33,8 +33,7 @@ Label = str | int | float
 SUBJECT, STYLE = "dog #2", "watercolor painting #1"
 KEPT = {("rank", 4), ("rank", 1), ("largest", 0.5), ("largest", 0.2), ("largest", 0.05), ("any", 0.2)}
 """The cuts whose ρ the text quotes."""
-WEAK = 0.7
-"""A LoRA that is right in fewer images than this counts as weak."""
+WEAK = 0.7  # a LoRA that is right in fewer images counts as weak
 
 # ---------------------------------------------------------------- numbers
 
@@ -183,8 +182,7 @@ class Training:
 
     def __init__(self, pipe: DiffusionPipeline, name: str, steps: int, samples: int) -> None:
         self.pipe, self.name = pipe, name
-        same_class = zoo.rivals(name)
-        others = np.concatenate([zoo.pictures(other, 1)[0] for other in same_class])
+        others = np.concatenate([zoo.pictures(other, 1)[0] for other in zoo.rivals(name)])
         self.probes = {
             "its photos": zoo.probe(pipe, *zoo.pictures(name), samples),
             "new photos": zoo.probe(pipe, *zoo.pictures(name, seed=2), samples),
