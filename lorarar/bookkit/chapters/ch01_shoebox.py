@@ -120,7 +120,7 @@ def statements(f: Facts) -> dict[str, bool]:
         and f.near_1 < f.near_2 - 0.02
         and f.near_8 < f.near_2 - 0.01,
         "words go some of the way": f.subject_strangers + 0.1 < f.subject_words < 0.7,
-        "style instance seldom": f.style_words < 0.4,
+        "in about a third of pictures": 0.2 < f.subject_words < 0.45 and 0.2 < f.style_words < 0.45,
         "Our critic can be used": min(f.critic_class, f.critic_family) > 0.95
         and min(f.critic_subject, f.critic_style) > 0.85
         and min(f.subject_again, f.style_again) > 0.9
