@@ -1,0 +1,398 @@
+"""Chapter 9, MARS²: how good the judges are, on drawings and on generated images, and what cosines prefer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.metrics import cohen_kappa_score
+
+from lorarar.bookkit import board as boards
+from lorarar.bookkit import figures, records
+from lorarar.bookkit.blind import Exhibit, Shows
+from lorarar.bookkit.claims import NOT_AT_THIS_SCALE, PARTLY, REPRODUCED, Claim, verdict
+from lorarar.bookkit.facts import Facts
+from lorarar.bookkit.style import GREY, HUES, INK, JUDGES, OTHER, SUBJECT, WIDTH, interval, name_of
+from lorarar.bookkit.tables import table
+from lorarar.judging import Entry, bootstrap
+from lorarar.shoebox.models.examination import cases
+from lorarar.study import orders, statistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+    from lorarar.bookkit.board import Board
+
+AIM = 0.95  # the balanced accuracy that the project asks of a judge, on each axis
+AXES = ("subject", "style")
+METRICS = ("CLIP-I", "DINO", "CLIP-T")
+SCORES = (*METRICS, "sum of three", *JUDGES)
+LETTERS = "abcdef"
+SHORT = {"mars2": "MARS²", "critic": "critic", "sum of three": "sum"}
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def recorded(scale: str) -> Facts:
+    """Return the numbers of recorded runs: the judges' examination, and their verdicts on the test images."""
+    exam = records.recorded(f"judges{records.suffix(scale)}")
+    board = boards.load("test", scale)
+    facts = Facts()
+    for judge, axis in ((j, a) for j in JUDGES for a in AXES):
+        facts[f"exam_{judge}_{axis}"] = examined(exam, judge, axis).value
+        for control in boards.CONTROLS:
+            facts[f"{judge}_{axis}_{control}"] = board.of(control, axis, judge).mean()
+    wrongly = {kind: wrong_shares(exam, "mars2", "subject")[kind].mean() for kind in ("accepts", "refuses")}
+    excess = leniency(exam, "mars2", "subject")
+    return facts | Facts(
+        exam_accepts=wrongly["accepts"],
+        exam_refuses=wrongly["refuses"],
+        lenient=excess.value,
+        lenient_low=excess.low,
+        lenient_high=excess.high,
+        **_generated(board),
+        **_sure(board),
+        **_ranked(board, scale),
+    )
+
+
+def examined(exam: Mapping, judge: str, axis: str) -> Entry:
+    """Return a judge's balanced accuracy on an axis, with an interval over named things."""
+    report = exam["reports"][judge][axis]
+    return Entry(report["balanced accuracy"], *bootstrap(np.array(list(report["by name"].values()))))
+
+
+def wrong_shares(exam: Mapping, judge: str, axis: str) -> dict[str, np.ndarray]:
+    """Return for each named thing which share of rivals is accepted, and of right drawings refused: (names,)."""
+    # Half the drawings of each name, the first ones, show it.
+    said = [
+        np.array(list(row)) == "1"
+        for name, row in exam["verdicts"][judge].items()
+        if name in exam["reports"][judge][axis]["by name"]
+    ]
+    each = exam["each"]
+    return {
+        "accepts": np.array([row[each:].mean() for row in said]),
+        "refuses": np.array([1 - row[:each].mean() for row in said]),
+    }
+
+
+def leniency(exam: Mapping, judge: str, axis: str) -> Entry:
+    """Return by how much a judge accepts rivals more often than it refuses what is right, over named things."""
+    shares = wrong_shares(exam, judge, axis)
+    gaps = shares["accepts"] - shares["refuses"]
+    return Entry(float(gaps.mean()), *bootstrap(gaps))
+
+
+def kappa(board: Board, methods: list[str], axis: str = "right") -> float:
+    """Return Cohen's κ of the critic and the miniature on the images of some methods."""
+    sides = [np.concatenate([board.of(m, axis, judge).ravel() for m in methods]) for judge in JUDGES]
+    return float(cohen_kappa_score(*sides))
+
+
+def _generated(board: Board) -> dict[str, float]:
+    """Return how the two judges' verdicts on generated images compare."""
+    scores = [np.stack([board.scores(m, judge=judge) for m in board.merges]) for judge in JUDGES]
+    order = statistics.rank_agreement(*scores)
+    within = {m: kappa(board, [m]) for m in board.methods}
+    ranks = [np.argsort(-side.mean((1, 2)), kind="stable") for side in scores]
+    same = np.flatnonzero(ranks[0] != ranks[1])
+    return {
+        "kappa_all": kappa(board, list(board.methods)),
+        "kappa_lorarar": within["lorarar"],
+        "kappa_ziplora": within["ziplora"],
+        "kappa_highest": max(within.values()),
+        "judged": len(board.methods) * board.of("base").size,
+        "right_critic": scores[0].mean(),
+        "right_mars2": scores[1].mean(),
+        "order": order.value,
+        "order_low": order.low,
+        "order_high": order.high,
+        "same_places": int(same[0]) if len(same) else len(board.merges),
+    }
+
+
+def _sure(board: Board) -> dict[str, float]:
+    """Return LoRA.rar's average and best case, and three intervals of the first."""
+    right = board.of("lorarar")
+    facts = {"average": right.mean(), "best": right.any(1).mean()}
+    facts["independent"] = 1 - (1 - right.mean()) ** right.shape[1]
+    for name, entry in intervals(right, len(board.subjects)).items():
+        key = name.split()[0]
+        facts |= {f"{key}_low": entry.low, f"{key}_high": entry.high}
+    return facts
+
+
+def intervals(right: np.ndarray, subjects: int) -> dict[str, Entry]:
+    """Return the intervals of verdicts (pairs, images) by what is drawn anew: images, pairs, both of a pair."""
+    scores = statistics.grid(right, subjects)
+    return {
+        "images": statistics.over_pairs(right),  # each image as if it were news
+        "pairs": statistics.over_pairs(scores),
+        "subjects and styles": statistics.crossed(scores),
+    }
+
+
+def _ranked(board: Board, scale: str) -> dict[str, float]:
+    """Return each metric's rank correlation with the judge's order of methods, verdicts resampled."""
+    means = metric_means(board.merges, scale)
+    scores = np.stack([board.scores(m) for m in board.merges])
+    facts = {}
+    for metric in METRICS:
+        entry = statistics.rank_agreement(scores, means[metric])
+        key = f"rank_{metric.replace('-', '_')}"
+        facts |= {key: entry.value, f"{key}_low": entry.low, f"{key}_high": entry.high}
+    return facts
+
+
+def metric_means(methods: list[str], scale: str) -> dict[str, np.ndarray]:
+    """Return each metric's mean over a method's test images, {metric: (methods,)}."""
+    means = records.recorded(f"metrics_test{records.suffix(scale)}")
+    return {metric: np.array([means[m][metric][0] for m in methods]) for metric in METRICS}
+
+
+def live(
+    opening: Mapping[str, np.ndarray], same: Mapping[str, float], tables: Mapping[str, np.ndarray],
+    copies: Mapping[str, np.ndarray], subjects: int,
+) -> Facts:  # fmt: skip
+    """Return the numbers of this run.
+
+    Args:
+        opening: {judge: which of the six deliveries of the opening are right, (6,) bool}.
+        same: {judge: share of its verdicts that are those of the record}.
+        tables: {score: (orders, 6)}, the right delivery first.
+        copies: {metric: (orders,)}, the score of a copied reference minus that of the right picture.
+        subjects: of how many the orders are.
+    """
+    share = {score: orders.prefers(tables[score]) for score in SCORES}
+    row = orders.WRONG.index
+    judge = statistics.crossed(_worst(tables, ("mars2",), subjects) - _worst(tables, METRICS, subjects))
+    return Facts(
+        opening_mars2_b=opening["mars2"][1],
+        opening_critic_c=opening["critic"][2],
+        opening_wrong=sum(side[1:].sum() for side in opening.values()),
+        opening_right=sum(side[0] for side in opening.values()),
+        same_mars2=same["mars2"],
+        same_critic=same["critic"],
+        dino_photo=share["DINO"][row("photo")],
+        clip_thing=share["CLIP-I"][row("other thing")],
+        clip_rival=share["CLIP-I"][row("other subject")],
+        text_rival=share["CLIP-T"][row("other subject")],
+        copies_DINO=(copies["DINO"] > 0).mean(),
+        copies_CLIP_I=(copies["CLIP-I"] > 0).mean(),
+        copies_low=min(statistics.crossed((c > 0).reshape(subjects, -1)).low for c in copies.values()),
+        least_metric=max(share[m].min() for m in METRICS),
+        least_sum=share["sum of three"].min(),
+        least_mars2=share["mars2"].min(),
+        least_critic=share["critic"].min(),
+        ahead=judge.value,
+        ahead_low=judge.low,
+        ahead_high=judge.high,
+    )
+
+
+def _worst(tables: Mapping[str, np.ndarray], scores: tuple[str, ...], subjects: int) -> np.ndarray:
+    """Return, in the worst row of the best of some scores, which order it gets right: (subjects, styles)."""
+    best = max(scores, key=lambda score: orders.prefers(tables[score]).min())
+    table = tables[best]
+    k = 1 + int(orders.prefers(table).argmin())
+    liked = (table[:, 0] > table[:, k]) + 0.5 * (table[:, 0] == table[:, k])
+    return liked.reshape(subjects, -1)
+
+
+# ---------------------------------------------------------------- sentences and claims
+
+
+def statements(f: Facts) -> dict[str, bool]:
+    """Return each finding of the prose with whether it holds."""
+    exam = {judge: [f[f"exam_{judge}_{axis}"] for axis in AXES] for judge in JUDGES}
+    return {
+        "neither reaches it on both": all(min(sides) < AIM for sides in exam.values()),
+        "it says Yes to an image of a model that has never met the subject": f.mars2_subject_base > 0.4,
+        "agree with the critic's no better than chance": f.kappa_lorarar < 0.1 and f.kappa_ziplora < 0.1,
+        "CLIP-T ranks the twelve ways to merge nearly backwards": f.rank_CLIP_T_high < 0,
+        "DINO's order has nothing to do with it": f.rank_DINO_low < 0 < f.rank_DINO_high,
+        "CLIP-I follows it in part": 0 < f.rank_CLIP_I_low and f.rank_CLIP_I < 0.8,
+        "Both judges accept picture a, and each is fooled once": (
+            f.opening_right == 2 and f.opening_wrong == 2 and f.opening_mars2_b and f.opening_critic_c
+        ),
+        "some pairs come out nearly always, others hardly ever": f.best < f.independent - 0.1,
+        "The interval over subjects and styles is the widest": (
+            f.subjects_high - f.subjects_low > 1.5 * (f.pairs_high - f.pairs_low)
+            and f.pairs_high - f.pairs_low > 1.5 * (f.images_high - f.images_low)
+        ),
+        "Where the miniature errs, it says Yes too often": f.lenient_low > 0,
+        "The critic's worse axis is better": min(exam["critic"]) > min(exam["mars2"]),
+        "The verdicts are those of the record": min(f.same_mars2, f.same_critic) >= 0.95,
+        "is hardly harder to please than a coin": 0.4 < f.mars2_subject_base < 0.6,
+        "The critic refuses nearly all of them": max(f.critic_subject_base, f.critic_subject_style) < 0.1,
+        "In no method is it above a quarter": f.kappa_highest < 0.25,
+        "the first six places are the same": f.same_places >= 6,
+        "says little about how many differ": f.order_low < 0.5,
+        "DINO prefers the photo": f.dino_photo < 0.5,
+        "no better than a coin": 0.4 < f.clip_thing < 0.6,
+        "A reference that is simply copied scores higher": min(f.copies_DINO, f.copies_CLIP_I) > 0.9,
+        "both judges do better than any of the cosines": (
+            min(f.least_mars2, f.least_critic) > max(f.least_sum, f.least_metric)
+        ),
+    }
+
+
+def claims(f: Facts) -> list[Claim]:
+    """Return the papers' claims about judging, each with its verdict."""
+    accurate = min(f[f"exam_mars2_{axis}"] for axis in AXES)
+    return [
+        Claim(
+            "suitable",
+            "A vision-language model, asked for one axis at a time, is fit to judge",
+            "LoRA.rar, supplement §A1.1",
+            f"LLaVA-Critic was not run. The miniature is not fit: {accurate:.0%} on subjects in drawings, and "
+            f"it finds the subject in {f.mars2_subject_base:.0%} of images of a model that never met it",
+            verdict(accurate >= AIM and f.mars2_subject_base <= 0.1 and f.kappa_all >= 0.6),
+        ),
+        Claim(
+            "overlooks",
+            "The judge may overlook small details of a subject",
+            "LoRA.rar, supplement §A3.1",
+            f"the miniature accepts {f.exam_accepts:.0%} of other individuals of the class and refuses "
+            f"{f.exam_refuses:.0%} of right ones: {100 * f.lenient:+.0f} points "
+            f"({100 * f.lenient_low:+.0f} to {100 * f.lenient_high:+.0f})",
+            verdict(f.lenient_low > 0, against=f.lenient_high < 0),
+        ),
+        Claim(
+            "copies",
+            "DINO and CLIP-I are highest where a reference is copied",
+            "LoRA.rar, supplement §A2.1",
+            f"a copied photo has the higher DINO in {f.copies_DINO:.0%} of orders, a copied drawing the higher "
+            f"CLIP-I in {f.copies_CLIP_I:.0%}",
+            verdict(f.copies_low > 0.5, against=max(f.copies_DINO, f.copies_CLIP_I) < 0.5),
+        ),
+        Claim(
+            "better_than_cosines",
+            "The judge tells right from wrong where the standard metrics do not",
+            "LoRA.rar, §4 and supplement §A2.1",
+            f"on drawings: in the kind of mistake that is hardest for it, MARS² prefers the right picture in "
+            f"{f.least_mars2:.0%} of orders, the best metric in {f.least_metric:.0%}: {100 * f.ahead:+.0f} points "
+            f"({100 * f.ahead_low:+.0f} to {100 * f.ahead_high:+.0f}). On generated images see the first claim",
+            PARTLY if f.ahead_low > 0 else verdict(False, against=f.ahead_high < 0),
+        ),
+        Claim(
+            "two_judges",
+            "The ranking of methods does not depend on the judge",
+            "an open question of the public summary",
+            f"the first {f.same_places} of twelve places are the same by both; rank correlation {f.order:.2f} "
+            f"({f.order_low:.2f} to {f.order_high:.2f}), κ on single images {f.kappa_all:.2f}",
+            REPRODUCED if f.order_low >= 0.9 else PARTLY if f.same_places >= 3 else NOT_AT_THIS_SCALE,
+        ),
+    ]
+
+
+# ---------------------------------------------------------------- figures and tables
+
+
+def opening(subject: str, style: str, delivered: np.ndarray) -> Figure:
+    """Show three references of a subject and of a style, and six deliveries under letters."""
+    pictures = [*orders.references(subject)[:3], *orders.references(style)[:3], *delivered]
+    titles = [subject, subject, subject, "style", "style", "style", *LETTERS]
+    return figures.image_grid(np.stack(pictures), titles=titles, per_row=3, width=4.4)
+
+
+def votes_table(voted: Mapping[str, np.ndarray], judged: Mapping[str, np.ndarray]) -> Styler:
+    """Show the votes on each delivery, {axis: (6, references)}, and the judges' verdicts, {judge: (6,)}."""
+    truth = ("as ordered", *orders.WRONG)
+    columns = {"Picture": list(LETTERS), "In truth": truth}
+    for axis in AXES:
+        columns[axis.capitalize()] = [f"{row.sum()} of {len(row)} Yes" for row in voted[axis]]
+    for judge in ("mars2", "critic"):
+        columns[SHORT[judge]] = ["right" if yes else "wrong" for yes in judged[judge]]
+    return table(columns)
+
+
+def exam_table(exam: Mapping) -> Styler:
+    """Show how the judges did on drawings of known truth: errors, and balanced accuracy with its interval."""
+    rows = []
+    for judge, axis in ((j, a) for j in JUDGES for a in AXES):
+        counts = exam["reports"][judge][axis]["confusion"]
+        right, wrong = (counts[f"{truth}, said yes"] + counts[f"{truth}, said no"] for truth in ("yes", "no"))
+        rows.append(
+            {
+                "Judge": JUDGES[judge],
+                "Axis": axis,
+                "Right ones refused": f"{counts['yes, said no']} of {right}",
+                "Rivals accepted": f"{counts['no, said yes']} of {wrong}",
+                "Balanced accuracy": interval(examined(exam, judge, axis), ".1%"),
+            }
+        )
+    return table(rows)
+
+
+def asked_again(exam: Mapping, shows: Mapping[str, Shows], names: tuple[str, ...]) -> dict[str, float]:
+    """Ask judges again about the drawings of some names: {judge: share of verdicts that are the recorded ones}."""
+    drawn = [case for case in cases(exam["each"], exam["seed"]) if case.name in names]
+    same: dict[str, list[bool]] = {judge: [] for judge in shows}
+    for judge, case in ((j, c) for j in shows for c in drawn):
+        recorded = np.array(list(exam["verdicts"][judge][case.name])) == "1"
+        same[judge] += list(shows[judge](case.name, case.images) == recorded)
+    return {judge: float(np.mean(equal)) for judge, equal in same.items()}
+
+
+def exhibits(board: Board, count: int = 12, seed: int = 0) -> list[Exhibit]:
+    """Choose generated test images by lot, of any method, for a reader to judge."""
+    sheet = board.pictures()
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(sheet.shape[0] * sheet.shape[1], count, replace=False)
+    shown = []
+    for pair, method in zip(*np.unravel_index(chosen, sheet.shape[:2]), strict=True):
+        names = board.pairs[pair]
+        first = tuple(orders.references(name)[0] for name in names)
+        shown.append(Exhibit(*names, first, sheet[pair, method]))
+    return shown
+
+
+def known_truth(board: Board) -> Figure:
+    """Draw which share of the controls' images each judge accepts, by axis."""
+    figure, panels = plt.subplots(2, 1, figsize=(WIDTH, 5.0), layout="constrained", sharex=True)
+    for ax, axis in zip(panels, AXES, strict=True):
+        for place, control in enumerate(boards.CONTROLS):
+            for judge, colour, marker in (("mars2", OTHER, "D"), ("critic", SUBJECT, "o")):
+                share = board.of(control, axis, judge).mean()
+                label = JUDGES[judge] if place == 0 and axis == "subject" else None
+                ax.plot(share, place, marker, color=colour, markersize=10, label=label)
+        ax.set_yticks(range(len(boards.CONTROLS)), [name_of(c) for c in boards.CONTROLS])
+        ax.set(title=f"the {axis} is found in", ylim=(len(boards.CONTROLS) - 0.5, -0.5), xlim=(-0.03, 1.03))
+        ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+    panels[1].set_xlabel("share of images")
+    figures.legend_below(figure)
+    return figure
+
+
+def agreement_by_method(board: Board) -> Figure:
+    """Draw Cohen's κ of the two judges within each method, and over all images."""
+    values = {name_of(m): kappa(board, [m]) for m in [*board.merges, *boards.CONTROLS]}
+    values = {"all images": kappa(board, list(board.methods))} | values
+    colours = dict.fromkeys(values, GREY) | {"all images": INK} | {name_of(m): h for m, h in HUES.items()}
+    return figures.bars(values, label="Cohen's κ: 0 is chance, 1 full agreement", colours=colours)
+
+
+def ranks(board: Board, scale: str) -> Figure:
+    """Show the place of each way to merge by the judge and by each metric."""
+    columns = {"critic": np.array([board.of(m).mean() for m in board.merges])}
+    columns |= metric_means(board.merges, scale)
+    places = np.stack([(-c).argsort(kind="stable").argsort() + 1 for c in columns.values()], 1)
+    return figures.heat_maps(
+        {"place among twelve": places}, rows=[name_of(m) for m in board.merges], columns=list(columns), form=".0f"
+    )
+
+
+def preferences(tables: Mapping[str, np.ndarray]) -> Figure:
+    """Show how often each score prefers the right delivery to each wrong one."""
+    shares = np.stack([orders.prefers(tables[score]) for score in SCORES], 1)
+    return figures.heat_maps(
+        {"prefers the right picture": shares},
+        rows=orders.WRONG,
+        columns=[SHORT.get(score, score) for score in SCORES],
+    )
