@@ -17,7 +17,9 @@ def add_info(commands: Commands) -> None:
         "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block.",
         "lorarar info cat.safetensors",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a .safetensors file of any dialect")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="a .safetensors file of any dialect, or a folder of peft's"
+    )
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -76,8 +78,13 @@ def add_merge(commands: Commands) -> None:
         "Merge a content (subject) LoRA and a style LoRA into one LoRA file.",
         "lorarar merge cat.safetensors oil.safetensors -o out.safetensors --hypernetwork hyper.safetensors",
     )
-    parser.add_argument("content", metavar="CONTENT", type=Path, help="the subject's LoRA file, any dialect")
-    parser.add_argument("style", metavar="STYLE", type=Path, help="the style's LoRA file, any dialect")
+    parser.add_argument(
+        "content",
+        metavar="CONTENT",
+        type=Path,
+        help="the subject's LoRA, a file of any dialect or a folder of peft's",
+    )
+    parser.add_argument("style", metavar="STYLE", type=Path, help="the style's LoRA, likewise")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
     parser.add_argument(
         "--method",
@@ -92,7 +99,7 @@ def add_merge(commands: Commands) -> None:
     )
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="default: as the inputs")
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument("--json", action="store_true", help="print the result's facts as JSON")
     by_columns = parser.add_argument_group("lorarar and ziplora")
     by_columns.add_argument("--hypernetwork", type=Path, metavar="FILE", help="lorarar: the trained network")
@@ -201,5 +208,6 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
         raise ValueError(f"{output}: is a folder, expected the name of a file to write")
     if not output.parent.is_dir():
         raise ValueError(f"{output}: its folder does not exist; make it first")
-    if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
+    files = [f for path in inputs for f in (path.iterdir() if path.is_dir() else [path])]
+    if any(output.exists() and path.exists() and output.samefile(path) for path in files):
         raise ValueError(f"{output}: is one of the inputs; name another file to write")

@@ -8,7 +8,9 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from lorarar import __version__
 from lorarar.cli.adapters import add_info, add_merge
@@ -36,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Asked to stop, a command takes back what it has begun to write, as it does after Ctrl-C.
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            options.run(options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("always", module=r"lorarar\.")
+                warnings.showwarning = _show
+                options.run(options)
             sys.stdout.flush()
         finally:
             signal.signal(signal.SIGTERM, previous)
@@ -54,6 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("lorarar: out of GPU memory: choose a smaller --batch-size or rank", file=sys.stderr)
         return 2
     return 0
+
+
+def _show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A warning of ours in one line; any other as Python shows it."""
+    if category.__name__ == "LoRAWarning":  # its module imports torch
+        print(f"lorarar: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, *where[:2]), end="", file=sys.stderr)
 
 
 COMMANDS = [

@@ -30,6 +30,10 @@ class LoRAError(ValueError):
     """A file or an adapter that cannot be used; one line: file, layer, what was expected, what to do."""
 
 
+class LoRAWarning(UserWarning):
+    """Something a file does not say, so that what is read may not be what was trained; one line."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A file an adapter came from; its SHA-256 is computed on a thread while the merge runs."""
@@ -48,7 +52,8 @@ class LoRA(dict[str, Pair]):
 
     ``dialect`` names the spelling of the file it came from, ``alphas`` the file's alpha of each layer that
     had one (for show: they are in the factors already), ``sources`` the files, ``metadata`` strings that are
-    written with it. Layers are in the order of their names.
+    written with it, ``model`` the model whose authors' names the file had, if it told. Layers are in the order
+    of their names.
     """
 
     def __init__(
@@ -59,8 +64,10 @@ class LoRA(dict[str, Pair]):
         dialect: str = "",
         alphas: Mapping[str, float] | None = None,
         sources: Iterable[Source] = (),
+        model: str = "",
     ) -> None:
         super().__init__(pairs)
+        self.model = model
         self.metadata = dict(metadata or {})
         self.dialect = dialect
         self.alphas = dict(alphas or {})
@@ -90,8 +97,9 @@ class Outline(LoRA):
         *,
         metadata: Mapping[str, str] | None = None,
         sources: Iterable[Source] = (),
+        model: str = "",
     ) -> None:
-        super().__init__(pairs, metadata=metadata, sources=sources)
+        super().__init__(pairs, metadata=metadata, sources=sources, model=model)
         self.made = make
 
 

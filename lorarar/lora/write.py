@@ -15,8 +15,10 @@ from torch import Tensor
 
 from lorarar import __version__
 from lorarar.lora.adapter import LoRA, LoRAError, Pair, Source, fitted, printable
+from lorarar.lora.fused import joined, split
 from lorarar.lora.names import kohya_name
-from lorarar.lora.read import FLOATS, all_finite
+from lorarar.lora.spellings import swapped
+from lorarar.lora.files import FLOATS, all_finite
 
 
 def save_coefficients(
@@ -50,8 +52,12 @@ def _keys(lora: LoRA, format: str, path: Path) -> dict[str, tuple[str, str]]:
                 )
             names.add(name)
             keys[layer] = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
-        elif re.match(r"unet\.(double|single|joint)_blocks_", layer):
-            raise LoRAError(f"{path}: layer {printable(layer)} has no diffusers name; write format kohya")
+        elif layer.count(".") < 2 and "_" in layer.partition(".")[2] and layer.startswith("transformer."):
+            raise LoRAError(
+                f"{path}: layer {printable(layer)} has no diffusers name that is known; write format kohya"
+            )
+        elif layer.startswith("text_encoders."):
+            raise LoRAError(f"{path}: layer {printable(layer)} has no diffusers name that is known")
         elif layer.startswith("text_encoder"):
             # diffusers' text encoder loader knows every layer in this spelling, not in the other.
             kind = "lora" if layer.endswith("text_projection") else "lora_linear_layer"
@@ -156,6 +162,7 @@ def save_lora(
     for layer, (up, down) in lora.items():
         _check_shapes_for_writing(path, layer, up, down, dtype)
     path = _target(path)
+    lora = split(lora) if format == "diffusers" else joined(lora, lora.base)
     keys = _keys(lora, format, path)
     kinds = {
         key: (x.shape, dtype or x.dtype)
@@ -168,9 +175,17 @@ def save_lora(
             alphas[up_key.replace(".lora_up.weight", ".alpha")] = torch.tensor(float(len(lora[layer][1])))
     kinds |= {key: (x.shape, x.dtype) for key, x in alphas.items()}
 
+    halves = {
+        layer: len(up) // 2
+        for layer, (up, down) in lora.items()
+        if layer.startswith("transformer.") and swapped(layer, len(up), down.shape[1])
+    }
+
     def tensors(pairs: Iterator[tuple[str, Pair]]) -> Iterator[tuple[str, Tensor]]:
         yield from alphas.items()
         for layer, (up, down) in pairs:
+            if format == "kohya" and (half := halves.get(layer)):
+                up = up.roll(half, 0)
             if dtype == torch.float16 and all(all_finite(x.to(dtype)) for x in (up, down)):
                 overflow = _not_finite(path, keys[layer][0], dtype)
                 up, down = (x[0] for x in fitted(up[None], down[None], dtype, overflow))

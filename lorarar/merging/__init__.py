@@ -1,5 +1,6 @@
 """Merging: pure functions LoRA × LoRA → LoRA, and the compression of a LoRA to a lower rank."""
 
+from lorarar.merging.alike import alike
 from lorarar.merging.columns import FLAVOURS, RESTS, direct, lorarar, summary, ziplora
 from lorarar.merging.methods import METHODS, merge
 from lorarar.merging.nullspace import np_lora
@@ -13,6 +14,7 @@ __all__ = [
     "RESTS",
     "Gates",
     "Progress",
+    "alike",
     "batches",
     "compress",
     "dare",

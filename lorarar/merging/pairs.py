@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lorarar.lora import LoRA, LoRAError, Pair, fitted
+from lorarar.lora import LoRA, LoRAError, Pair, fitted, is_vague
 
 Gates = Mapping[str, tuple[Tensor, Tensor]]
 """Layer → (m_c, m_s), one coefficient per input column of the layer, each of shape (in,)."""
@@ -32,24 +32,36 @@ class Predictor(Protocol):
 def matching(content: LoRA, style: LoRA) -> list[str]:
     """The layers both adapters have, in the content's order; refuses adapters of different models.
 
+    Two that share few layers or none are merged if names and shapes say that both are of one base model, as the
+    blocks of two B-LoRAs are.
+
     Raises:
-        LoRAError: less than half of the smaller adapter's layers are in the other one, or a layer has
-            another shape on the other side.
+        LoRAError: less than half of the smaller adapter's layers are in the other one and their bases differ or
+            are not known, or a layer has another shape on the other side.
     """
+    for name, lora in (("content", content), ("style", style)):
+        if not lora:
+            raise LoRAError(f"the {name} LoRA has no layer; check the file")
     shared = [layer for layer in content if layer in style]
-    few = min(len(content), len(style)) / 2
-    if not shared or len(shared) < few:
+    one, other = content.base, style.base
+    if len(shared) < min(len(content), len(style)) / 2 and (one != other or is_vague(one)):
+        few = f"{len(shared)} of {len(content)} and {len(style)} layers" if shared else "no layer"
+        if one == other or is_vague(one) or is_vague(other):
+            raise LoRAError(
+                f"content and style share {few}, and nothing in them says that both are of one base model "
+                f"({one}; {other}); merge two that change the same layers"
+            )
         raise LoRAError(
-            f"content and style share {len(shared)} of {len(content)} and {len(style)} layers: they were "
-            f"trained for different base models ({content.base} and {style.base}); merge two of one base"
+            f"content and style share {few}: they were trained for different base models ({one} and {other}); "
+            "merge two of one base"
         )
     for layer in shared:
-        (up_c, down_c), (up_s, down_s) = content[layer], style[layer]
-        one, other = (_weight_shape(pair) for pair in (content[layer], style[layer]))
-        if one != other or up_c.ndim != up_s.ndim or down_c.ndim != down_s.ndim:
+        shapes = [_weight_shape(pair) for pair in (content[layer], style[layer])]
+        if shapes[0] != shapes[1] or content[layer][0].ndim != style[layer][0].ndim:
+            bases = f"though both look like {one}" if one == other else f"{one} and {other}"
             raise LoRAError(
-                f"layer {layer}: content updates a weight of shape {one}, style one of {other}, expected the "
-                f"same ({content.base} and {style.base}); merge two LoRAs of one base model"
+                f"layer {layer}: content updates a weight of shape {shapes[0]}, style one of {shapes[1]}, expected "
+                f"the same ({bases}); merge two LoRAs of one base model"
             )
     return shared
 
@@ -171,4 +183,5 @@ def in_order_of(content: LoRA, style: LoRA, pairs: Mapping[str, Pair], **metadat
         {layer: pairs[layer] for layer in layers},
         metadata=metadata,
         sources=(*content.sources, *style.sources),
+        model=content.model or style.model,
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lorarar.lora import LoRA, LoRAError, Pair
 from lorarar.merging.columns import FLAVOURS
+from lorarar.merging.alike import alike
 from lorarar.merging.pairs import (
     Progress,
     apply_weights,
@@ -67,6 +68,7 @@ def _pruned_merge(
         raise LoRAError(f"density {density}: expected a share above 0 and at most 1")
     if flavour not in FLAVOURS:
         raise LoRAError(f"flavour {flavour!r}: expected one of {', '.join(FLAVOURS)}")
+    content, style = alike(content, style)
     shared = set(matching(content, style))
     generators: dict[torch.device, torch.Generator] = {}
 
