@@ -2,7 +2,8 @@
 
 Install the package into the Python that runs ComfyUI and link this one file into its folder of nodes::
 
-    ln -s "$(python -c 'import lorarar.comfyui as node; print(node.__file__)')" ComfyUI/custom_nodes/lorarar.py
+    cd ComfyUI/custom_nodes
+    ln -s "$(python -c 'import lorarar.comfyui as node; print(node.__file__)')" lorarar.py
 
 The node stands beside ``LoraLoader`` under *loaders*. It merges in memory what ``lorarar merge`` would write
 and hands it over as ``LoraLoader`` hands over a file, so the layers that are not the model's are named in
@@ -25,7 +26,7 @@ class MergeLoRAs:
     DESCRIPTION = "Merges a subject LoRA and a style LoRA exactly, and applies the result."
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         """What the node takes, as ComfyUI asks for it."""
         import folder_paths
 
@@ -76,7 +77,7 @@ class MergeLoRAs:
         import comfy.sd
         import folder_paths
 
-        from lorarar.lora import load_coefficients, load_lora, state_dict
+        from lorarar.lora import comfyui_format, load_coefficients, load_lora, state_dict
         from lorarar.merging import merge
 
         sides = [load_lora(folder_paths.get_full_path_or_raise("loras", name)) for name in (content, style)]
@@ -91,10 +92,9 @@ class MergeLoRAs:
         if method == "ziplora" and coefficients != NONE:
             gates = load_coefficients(folder_paths.get_full_path_or_raise(FOLDER, coefficients))
             options = {"coefficients": gates}
-        merged = merge(
-            *sides, method, content_weight=content_weight, style_weight=style_weight, **options
-        )
-        return comfy.sd.load_lora_for_models(model, clip, state_dict(merged, "comfyui"), 1.0, 1.0)
+        merged = merge(*sides, method, content_weight=content_weight, style_weight=style_weight, **options)
+        tensors = state_dict(merged, comfyui_format(merged))
+        return comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)
 
 
 NODE_CLASS_MAPPINGS = {"LorarMergeLoRAs": MergeLoRAs}

@@ -20,7 +20,7 @@ FLOORS = (
     ("shoebox.models",),
     ("shoebox.zoo",),
     ("study",),
-    ("book", "colab", "plots"),
+    ("book", "colab", "plots", "ui", "comfyui"),
     ("cli", "bench"),
 )
 LONG = {"lorarar.book", "lorarar.shoebox.zoo"}  # more than 450 lines, for now

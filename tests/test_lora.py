@@ -195,7 +195,7 @@ def test_kohya_text_encoders_and_both_spellings_of_old_text_encoder_files(tmp_pa
         (
             "transformer.single_transformer_blocks.3.attn.to_q",
             "single_transformer_blocks.3.attn.to_q",
-            "Flux",
+            "Flux (a guess)",
         ),
         ("lora_unet_double_blocks_0_img_attn_qkv", "transformer_blocks.0.attn.to_qkv", "Flux"),
         ("lora_unet_joint_blocks_1_x_block_attn_qkv", "transformer_blocks.1.attn.to_qkv", "SD3"),
@@ -448,15 +448,18 @@ def test_a_kohya_file_has_sgm_names_that_diffusers_reads_back_in_every_layer(tmp
 
 def test_kohya_names_for_other_bases(tmp_path):
     pair, width = matrices(QUERY), {"SD 1.x": 768, "KOALA": 2048, "SDXL": 2048}
+    koala = [f"down_blocks.{i}.attentions.0.transformer_blocks" for i in (1, 2)]
+    koala += [f"up_blocks.{i}.attentions.{j}.transformer_blocks" for i in (0, 1) for j in (0, 1)]
     for base, layers in {
         "SD 1.x": ("down_blocks.0.attentions.0", "up_blocks.3.attentions.2"),
-        "KOALA": ("down_blocks.2.attentions.0", "up_blocks.0.attentions.1"),
+        "KOALA": [f"{block}.{n}" for block in koala for n in range(2 if ".1." in block[:14] else 5)],
         "SDXL": ("down_blocks.2.attentions.1", "up_blocks.0.attentions.2"),
     }.items():
         lora = LoRA({TEXT: pair})
-        for layer in layers:
-            lora[f"unet.{layer}.transformer_blocks.0.attn1.to_q"] = pair
-            lora[f"unet.{layer}.transformer_blocks.0.attn2.to_k"] = pair[0], torch.ones(4, width[base])
+        for block in layers:
+            layer = block if "transformer_blocks" in block else f"{block}.transformer_blocks.0"
+            lora[f"unet.{layer}.attn1.to_q"] = pair
+            lora[f"unet.{layer}.attn2.to_k"] = pair[0], torch.ones(4, width[base])
         assert lora.base == base
         save_lora(lora, tmp_path / "k.safetensors", format="kohya")
         keys = " ".join(load_file(tmp_path / "k.safetensors"))

@@ -98,7 +98,9 @@ def test_two_files_in_a_report_and_the_merged_file_out(page, tmp_path):
         page.locator("a[download]").last.click()
     merged = load_file(caught.value.path())
     assert caught.value.suggested_filename == "cat-oil.safetensors"
-    got = merged[f"{LAYER}.lora_B.weight"].double().numpy() @ merged[f"{LAYER}.lora_A.weight"].double().numpy()
+    got = (
+        merged[f"{LAYER}.lora_B.weight"].double().numpy() @ merged[f"{LAYER}.lora_A.weight"].double().numpy()
+    )
     np.testing.assert_allclose(got, one + 0.5 * two, rtol=0, atol=1e-5)
 
 

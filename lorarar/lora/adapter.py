@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorarar.lora.names import base_of
+from lorarar.lora.base import base_of
+from lorarar.lora.metadata import words
 
 Pair = tuple[Tensor, Tensor]
 """``up`` (out, r) and ``down`` (r, in); for a convolution (out, r, 1, 1) and (r, in, kh, kw)."""
@@ -51,9 +52,9 @@ class LoRA(dict[str, Pair]):
     """Layer name → (up, down) with the scale folded in, so that ΔW = up @ down and nothing else.
 
     ``dialect`` names the spelling of the file it came from, ``alphas`` the file's alpha of each layer that
-    had one (for show: they are in the factors already), ``sources`` the files, ``metadata`` strings that are
-    written with it, ``model`` the model whose authors' names the file had, if it told. Layers are in the order
-    of their names.
+    had one (for show: they are in the factors already), ``stored`` the file's own ``up`` and its scale where
+    that is not 1, ``sources`` the files, ``metadata`` strings that are written with it, ``model`` the model
+    whose authors' names the file had, if it told. Layers are in the order of their names.
     """
 
     def __init__(
@@ -71,12 +72,13 @@ class LoRA(dict[str, Pair]):
         self.metadata = dict(metadata or {})
         self.dialect = dialect
         self.alphas = dict(alphas or {})
+        self.stored: dict[str, tuple[Tensor, float]] = {}
         self.sources = tuple(sources)
 
     @property
     def base(self) -> str:
-        """The base model the names and shapes speak of: ``SDXL``, ``KOALA``, ``SD 1.x``, ``Flux``, …"""
-        return base_of(self)
+        """The base model that layers, spelling and metadata speak of: ``SDXL``, ``Flux (a guess)``, …"""
+        return self.model or base_of(self, self.dialect, self.metadata)
 
     def made(self) -> Iterator[tuple[str, Pair]]:
         """The layers one by one, in any order."""
@@ -96,10 +98,11 @@ class Outline(LoRA):
         make: Callable[[], Iterator[tuple[str, Pair]]],
         *,
         metadata: Mapping[str, str] | None = None,
+        dialect: str = "",
         sources: Iterable[Source] = (),
         model: str = "",
     ) -> None:
-        super().__init__(pairs, metadata=metadata, sources=sources, model=model)
+        super().__init__(pairs, metadata=metadata, dialect=dialect, sources=sources, model=model)
         self.made = make
 
 
@@ -151,6 +154,7 @@ def describe(lora: LoRA, progress: Callable[[Iterable[str]], Iterable[str]] = it
             for block, layers in blocks.items()
         },
         "sources": [{"file": source.name, "sha256": source.sha256} for source in lora.sources],
+        "words": words(lora.metadata),
         "metadata": lora.metadata,
     }
 

@@ -35,10 +35,11 @@ def _remade(lora: LoRA, remake: Remake, alphas: dict[str, float]) -> LoRA:
             pairs,
             lambda: remake(lora.made()),
             metadata=lora.metadata,
+            dialect=lora.dialect,
             sources=lora.sources,
             model=lora.model,
         )
-    return LoRA(
+    result = LoRA(
         pairs,
         metadata=lora.metadata,
         dialect=lora.dialect,
@@ -46,6 +47,8 @@ def _remade(lora: LoRA, remake: Remake, alphas: dict[str, float]) -> LoRA:
         sources=lora.sources,
         model=lora.model,
     )
+    result.stored = {layer: kept for layer, kept in lora.stored.items() if layer in pairs}
+    return result
 
 
 def split(lora: LoRA, layers: Collection[str] | None = None) -> LoRA:

@@ -1,11 +1,9 @@
 """Names of layers: what every dialect calls them, to and fro."""
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 
-from torch import Tensor
-
+from lorarar.lora.base import GUESS
 from lorarar.lora.spellings import DENOISER, FLAT_DIALECTS, OWN_NAMES, taken_apart, to_authors, to_diffusers
 
 # Every key is a stem (whose layer, `taken_apart`) and a part: one of a LoRA's or of LyCORIS', or what a LoRA
@@ -162,6 +160,7 @@ def layer_of(stem: str, model: str = "") -> tuple[str, str] | None:
 def kohya_name(layer: str, base: str) -> str | None:
     """The kohya spelling: sgm block names for SDXL, the authors' names for a transformer, else the module's own."""
     component, _, name = layer.partition(".")
+    base = base.removesuffix(GUESS)
     if component == "unet":
         spelled = _to_sgm(name) if base.startswith("SDXL") else name.replace(".", "_")
         return spelled and f"lora_unet_{spelled}"
@@ -182,41 +181,3 @@ def authors_name(name: str, base: str) -> str | None:
     None where diffusers has renamed the layer and the model, so its authors' name, is not known.
     """
     return to_authors(name, base) or (None if to_diffusers(name, base) and base not in OWN_NAMES else name)
-
-
-def is_vague(base: str) -> bool:
-    """Whether two adapters may have this `base_of` and yet be of different models."""
-    return base in ("UNet", "transformer", "text encoder") or " or " in base or "unknown" in base
-
-
-def base_of(lora: Mapping[str, tuple[Tensor, Tensor]]) -> str:
-    """Return the name of the base model whose layers an adapter holds, such as SDXL or 'SD 1.x'."""
-    names = list(lora)
-    if model := getattr(lora, "model", ""):
-        return model
-    if any("single_transformer_blocks." in n for n in names):
-        return "Flux"
-    if any(re.search(r"^transformer\.transformer_blocks\.\d", n) for n in names):
-        return "SD3"
-    if any(n.startswith("transformer.") for n in names):
-        return "transformer"
-    unet = [n for n in names if n.startswith("unet.")]
-    widths = {lora[n][1].shape[1] for n in unet if re.search(r"attn2\.to_[kv]$", n)}
-    if widths and widths != {2048}:
-        known = {(768,): "SD 1.x", (1024,): "SD 2.x"}
-        text = " and ".join(map(str, sorted(widths)))
-        return known.get(tuple(widths), f"UNet for text {text} wide")
-    if any(n.startswith("unet.down_blocks.0.attentions.") for n in unet):
-        return "SD 1.x or 2.x"
-    if not widths and not any(re.search(r"transformer_blocks\.[1-9]", n) for n in unet):
-        return (
-            "SDXL"
-            if any(n.startswith("text_encoder_2.") for n in names)
-            else "UNet"
-            if unet
-            else "text encoder"
-        )
-    # KOALA is SDXL with one residual layer per block instead of two.
-    down = {n.split(".")[4] for n in unet if re.match(r"unet\.down_blocks\.\d\.attentions\.", n)}
-    up = {n.split(".")[4] for n in unet if re.match(r"unet\.up_blocks\.\d\.attentions\.", n)}
-    return "KOALA" if down == {"0"} and up and "2" not in up else "SDXL"

@@ -70,6 +70,8 @@ def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
             alpha = _alpha(path, *parts["alpha"])
             scale = alpha / rank if rank else 1.0
         lora[layer] = _scaled(up, scale), down
+        if scale != 1:
+            lora.stored[layer] = up, scale
         if scale != 1 and not all_finite(lora[layer][0]):
             raise LoRAError(f"{path}: layer {printable(layer)}: overflows with alpha {alpha:g}; check alpha")
         if alpha is not None:

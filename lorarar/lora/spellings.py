@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from lorarar.lora.base import ONE_TEXT_ENCODER
+
 DENOISER = "denoiser"  # the UNet or the transformer: the layer's name tells which
 
 PREFIXES = (  # prefix, component, dialect
@@ -20,7 +22,7 @@ PREFIXES = (  # prefix, component, dialect
     ("lora_unet_", DENOISER, "kohya"),
     ("lora_transformer_", DENOISER, "kohya, OneTrainer's"),
     ("lycoris_", DENOISER, "LyCORIS"),
-    ("lora_te_", "text_encoder", "kohya"),
+    ("lora_te_", "text_encoder", ONE_TEXT_ENCODER),
     ("lora_te1_", "text_encoder", "kohya"),
     ("lora_te2_", "text_encoder_2", "kohya"),
     ("lora_te3_", "text_encoder_3", "kohya"),

@@ -46,7 +46,7 @@ def _with(pairs: dict[str, Pair], lora: LoRA, renamed: Renamed) -> LoRA:
     if len(pairs) != len(lora):
         raise LoRAError(f"layer {min(renamed.values())} is in one LoRA under two names; export it again")
     alphas = {renamed.get(n, n): alpha for n, alpha in lora.alphas.items()}
-    return LoRA(
+    result = LoRA(
         pairs,
         metadata=lora.metadata,
         dialect=lora.dialect,
@@ -54,6 +54,9 @@ def _with(pairs: dict[str, Pair], lora: LoRA, renamed: Renamed) -> LoRA:
         sources=lora.sources,
         model=lora.model,
     )
+    stored = {renamed.get(n, n): kept for n, kept in lora.stored.items()}
+    result.stored = {n: (up, scale) for n, (up, scale) in stored.items() if up.shape == pairs[n][0].shape}
+    return result
 
 
 def _one_shape(lora: LoRA, layers: list[str]) -> LoRA:

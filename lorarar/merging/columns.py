@@ -16,6 +16,7 @@ from lorarar.merging.pairs import (
     Predictor,
     batches,
     fitted_to,
+    heritage,
     in_order_of,
     matching,
     one_sided,
@@ -109,8 +110,7 @@ def _gated(
     if later:
         layers = [*content, *(layer for layer in style if layer not in content)]
         outlines = {layer: outline(layer) for layer in layers}
-        sources, model = (*content.sources, *style.sources), content.model or style.model
-        return Outline(outlines, make, sources=sources, model=model)
+        return Outline(outlines, make, **heritage(content, style))
     sizes = [len(names) * sum(like.nbytes for like in outline(names[0])) for names in todo]
     starts = list(accumulate((size + -size % 64 for size in sizes), initial=0))
     block = _block(starts.pop(), device)

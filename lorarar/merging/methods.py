@@ -18,10 +18,12 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from lorarar.lora import LoRA, LoRAError
 from lorarar.merging.columns import direct, lorarar, ziplora
 from lorarar.merging.nullspace import np_lora
-from lorarar.merging.pairs import Gates, Predictor, Progress
+from lorarar.merging.pairs import Gates, Predictor, Progress, widened
 from lorarar.merging.prune import dare, dare_ties, ties
 from lorarar.merging.rank import compress
 
@@ -45,6 +47,7 @@ def merge(
     mu: float = 0.5,
     directions: int | None = None,
     rank: int | None = None,
+    dtype: torch.dtype | None = None,
     later: bool = False,
     progress: Progress = iter,
 ) -> LoRA:
@@ -52,16 +55,20 @@ def merge(
 
     ``hypernetwork`` and ``parts`` belong to ``lorarar``, ``coefficients`` to ``ziplora``, ``rest`` to both;
     ``density``, ``seed`` and ``flavour`` to ``ties``, ``dare`` and ``dare-ties``; ``mu`` and ``directions``
-    to ``np-lora``. ``rank`` compresses the result (`compress`); ties and dare on ΔW go to it directly. The
-    inputs are left as they are. The result's metadata holds the method, its options and a summary of the
-    coefficients. With ``later`` the methods that only weigh columns, unless a rank is given, compute their
-    factors when the result is saved (`Outline`): the result is never held in memory.
+    to ``np-lora``. ``rank`` compresses the result (`compress`); ties and dare on ΔW go to it directly.
+    ``dtype`` is the type that the result is to have: factors in halves come out in float32 for it, where they
+    would be rounded to halves first. The inputs are left as they are. The result's metadata holds the
+    method, its options and a summary of the coefficients, and what the inputs' say of the base model and of
+    words, titles and licences. With ``later`` the methods that only weigh columns, unless a rank is given,
+    compute their factors when the result is saved (`Outline`): the result is never held in memory.
 
     Raises:
         LoRAError: unknown method or option, adapters that do not match, or something the method needs is
         missing.
     """
     method = method.replace("_", "-")
+    if dtype is not None:
+        content, style = widened(content, dtype), widened(style, dtype)
     weights: dict[str, Any] = {"content_weight": content_weight, "style_weight": style_weight}
     for name, weight in weights.items():
         if not math.isfinite(weight):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lorarar.lora import LoRA, LoRAError, Pair, fitted, is_vague
+from lorarar.lora import LoRA, LoRAError, Pair, fitted, inherited, is_vague
 
 Gates = Mapping[str, tuple[Tensor, Tensor]]
 """Layer → (m_c, m_s), one coefficient per input column of the layer, each of shape (in,)."""
@@ -176,12 +176,38 @@ def one_sided(content: LoRA, style: LoRA, content_weight: float, style_weight: f
     }
 
 
+def heritage(content: LoRA, style: LoRA) -> dict[str, Any]:
+    """What a merge has of its two beside the layers, as keyword arguments of `LoRA`."""
+    dialects = {*content.dialect.split(", "), *style.dialect.split(", ")} - {""}
+    return {
+        "metadata": inherited([content.metadata, style.metadata]),
+        "dialect": ", ".join(sorted(dialects)),
+        "sources": (*content.sources, *style.sources),
+        "model": content.model or style.model,
+    }
+
+
 def in_order_of(content: LoRA, style: LoRA, pairs: Mapping[str, Pair], **metadata: str) -> LoRA:
     """Return merged layers as a LoRA: the content's order first, then the layers of the style alone."""
     layers = [*content, *(layer for layer in style if layer not in content)]
-    return LoRA(
-        {layer: pairs[layer] for layer in layers},
-        metadata=metadata,
-        sources=(*content.sources, *style.sources),
-        model=content.model or style.model,
+    merged = LoRA({layer: pairs[layer] for layer in layers}, **heritage(content, style))
+    merged.metadata.update(metadata)
+    return merged
+
+
+def widened(lora: LoRA, dtype: torch.dtype) -> LoRA:
+    """The same LoRA with its factors in a type that holds both theirs and ``dtype``."""
+
+    def wide(x: Tensor) -> Tensor:
+        return x.to(torch.promote_types(x.dtype, dtype))
+
+    result = LoRA(
+        {layer: (wide(up), wide(down)) for layer, (up, down) in lora.items()},
+        metadata=lora.metadata,
+        dialect=lora.dialect,
+        alphas=lora.alphas,
+        sources=lora.sources,
+        model=lora.model,
     )
+    result.stored = {layer: (wide(up), scale) for layer, (up, scale) in lora.stored.items()}
+    return result
