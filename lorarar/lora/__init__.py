@@ -20,8 +20,8 @@ from lorarar.lora.fused import joined, split
 from lorarar.lora.lycoris import kernel_of
 from lorarar.lora.metadata import inherited
 from lorarar.lora.read import load_coefficients, load_lora
-from lorarar.lora.spellings import parts_of
 from lorarar.lora.report import report
+from lorarar.lora.spellings import parts_of
 from lorarar.lora.write import save_coefficients, save_lora, state_dict
 
 __all__ = [

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -16,12 +15,12 @@ from torch import Tensor
 from lorarar import __version__
 from lorarar.lora.adapter import LoRA, LoRAError, Pair, Source, fitted, printable
 from lorarar.lora.base import GUESS
+from lorarar.lora.files import FLOATS, all_finite
 from lorarar.lora.formats import FORMATS
 from lorarar.lora.fused import joined, split
 from lorarar.lora.metadata import described, for_clients
 from lorarar.lora.names import kohya_name
 from lorarar.lora.spellings import swapped
-from lorarar.lora.files import FLOATS, all_finite
 
 
 def save_coefficients(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lorarar.lora import LoRA, LoRAError, Pair
-from lorarar.merging.columns import FLAVOURS
 from lorarar.merging.alike import alike
+from lorarar.merging.columns import FLAVOURS
 from lorarar.merging.pairs import (
     Progress,
     apply_weights,
