@@ -360,15 +360,14 @@ def shifted(shape_of):
 @pytest.mark.parametrize("method", METHODS)
 def test_other_base_models_are_refused(method):
     options = {"hypernetwork": network(), "coefficients": {}}
-    wide = {
-        f"unet.{n}_blocks.3.attentions.0.transformer_blocks.0.attn2.to_k": (24, 768) for n in ("up", "down")
-    }
-    sdxl = {n.replace(".3.", ".1."): (24, 2048) for n in wide}
-    one, other = adapter(1, shapes={**SHAPES, **sdxl}), adapter(2, shapes={LAYER: SHAPES[LAYER], **wide})
-    with pytest.raises(LoRAError, match=r"different base models \(SDXL and SD 1\.x\)"):
+    keys = [f"unet.{side}_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k" for side in ("up", "down")]
+    linear = {n: shape for n, shape in SHAPES.items() if "attn2" not in n}
+    one = adapter(1, shapes=linear | dict.fromkeys(keys, (24, 2048)))
+    other = adapter(2, shapes={LAYER: SHAPES[LAYER]} | {n.replace(".1.", ".3."): (24, 768) for n in keys})
+    with pytest.raises(LoRAError, match=r"different base models \((SDXL|KOALA) and SD 1\.x\)"):
         merge(one, other, method, **options)
     with pytest.raises(LoRAError, match="share no layer, and nothing in them says"):
-        merge(LoRA({LAYER: one[LAYER]}), LoRA({LAYER.replace("down", "up"): one[LAYER]}), method, **options)
+        merge(*(LoRA({n: one[LAYER]}) for n in (LAYER, LAYER.replace("down", "up"))), method, **options)
     with pytest.raises(LoRAError, match="the style LoRA has no layer"):
         merge(adapter(1), LoRA(), method, **options)
     with pytest.raises(LoRAError, match=rf"layer {LAYER}: content updates a weight of shape \(24, 24\)") as e:

@@ -10,7 +10,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from lorarar import __version__
 from lorarar.cli.adapters import add_info, add_merge
@@ -61,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _show(message: Warning | str, category: type[Warning], file: str, line: int, *_: object) -> None:
     """A warning of ours in one line; any other as Python shows it."""
     if category.__name__ == "LoRAWarning":  # its module imports torch
         print(f"lorarar: warning: {' '.join(str(message).split())}", file=sys.stderr)
     else:
-        print(warnings.formatwarning(message, category, *where[:2]), end="", file=sys.stderr)
+        print(warnings.formatwarning(message, category, file, line), end="", file=sys.stderr)
 
 
 COMMANDS = [

@@ -1,4 +1,4 @@
-"""What a peft config says of an adapter: its scale layer by layer, and whether it is an update of its base."""
+"""What a peft config says of an adapter: its scale layer by layer, and that it updates its base."""
 
 import json
 import math
@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorarar.lora.adapter import LoRAError
+from lorarar.lora.adapter import LoRA, LoRAError
 
 Scaling = Callable[[str, int | None], tuple[float, float]]
 """The module's name in its model and the layer's rank → alpha and scale."""
 
-# Starts that take B₀A₀ (or what quantising lost) out of the base's weights: B·A alone is no update of the base.
+# Starts that take B₀A₀ (or what quantising lost) out of the base's weights: B·A is no update of it.
 _STARTS = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ"}
 _SECONDS = 2.0  # for all of a file's patterns; a stranger's expression may take for ever
 
 
 def configs_of(path: Path, metadata: Mapping[str, str], peft: bool) -> dict[str, Scaling]:
-    """Component ("" for any) → scaling, from diffusers' metadata or the adapter_config.json beside a peft file.
+    """Component ("" for any) → scaling, from diffusers' metadata or peft's config beside it.
 
     Raises:
         LoRAError: a damaged config, or an adapter that no sum of updates holds.
@@ -42,18 +42,36 @@ def configs_of(path: Path, metadata: Mapping[str, str], peft: bool) -> dict[str,
         raise LoRAError(f"{path}: its LoRA config (alpha and rank) is damaged; export it again") from None
 
 
+def doubt_of_alpha(lora: LoRA) -> str:
+    """What speaks against alpha = rank in a LoRA that was read without any alpha; "" if nothing does."""
+    if "lorarar_version" in lora.metadata:
+        return ""  # folded in when it was written
+    ranks = {float(len(down)) for _, down in lora.values()}
+    off = "read as alpha = rank; if that is wrong, the update is off by alpha / rank"
+    for key in ("lora_alpha", "network_alpha", "alpha", "ss_network_alpha"):
+        try:
+            alpha = float(lora.metadata.get(key, "nan"))
+        except ValueError:
+            continue
+        if math.isfinite(alpha) and ranks != {alpha}:
+            return f"its header says {key} {alpha:g}, its tensors no alpha: {off}, which a weight can mend"
+    if lora.dialect.startswith("peft"):
+        return f"peft keeps alpha in adapter_config.json, which is not beside it: {off}; put it there"
+    return ""
+
+
 def _refuse_no_update(config: Mapping[str, Any], where: str) -> None:
     start = config.get("init_lora_weights")
     name = next((n for word, n in _STARTS.items() if str(start).lower().startswith(word)), None)
     if name == "LoftQ":
         raise LoRAError(
-            f"{where}: was trained on a base that LoftQ had quantised (init_lora_weights {start}), so it is no update "
-            "of the base itself; retrain it without"
+            f"{where}: was trained on a base that LoftQ had quantised (init_lora_weights {start}), so it is "
+            "no update of the base itself; retrain it without"
         )
     if name:
         raise LoRAError(
-            f"{where}: was trained from the start of {name} (init_lora_weights {start}), so its product is no update "
-            "of the base; convert it with peft: save_pretrained(FOLDER, "
+            f"{where}: was trained from the start of {name} (init_lora_weights {start}), so its product is "
+            "no update of the base; convert it with peft: save_pretrained(FOLDER, "
             "path_initial_model_for_weight_conversion=FOLDER_OF_THE_START)"
         )
     if config.get("use_dora"):
@@ -64,8 +82,8 @@ def _refuse_no_update(config: Mapping[str, Any], where: str) -> None:
     for extra in ("modules_to_save", "trainable_token_indices"):
         if config.get(extra):
             raise LoRAError(
-                f"{where}: trained whole modules beside the LoRA ({extra} in its config), which a merge cannot hold; "
-                "retrain it without them"
+                f"{where}: trained whole modules beside the LoRA ({extra} in its config), which a merge "
+                "cannot hold; retrain it without them"
             )
     if config.get("fan_in_fan_out"):
         raise LoRAError(
@@ -97,7 +115,7 @@ def _scaling(config: Mapping[str, Any], where: str) -> Scaling:
 
 
 def _matcher(patterns: Mapping[str, float], where: str) -> Callable[[str], float | None]:
-    """peft's rule: the first pattern that matches the name, or its end from a dot on, as a regular expression."""
+    """peft's rule: the first that, as a regular expression, matches the name or its end from a dot on."""
     left = _SECONDS
 
     def plain(pattern: str, module: str) -> bool:
@@ -125,7 +143,7 @@ def _matcher(patterns: Mapping[str, float], where: str) -> Callable[[str], float
             left -= time.monotonic() - start
             if left <= 0:
                 raise LoRAError(
-                    f"{where}: alpha_pattern {pattern[:80]!r} takes too long; write the layers' names in its place"
+                    f"{where}: alpha_pattern {pattern[:80]!r} takes too long; name layers in its place"
                 )
             if found:
                 return alpha

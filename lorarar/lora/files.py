@@ -82,10 +82,11 @@ def _regular(path: Path) -> bytes:
 _PICKLE = (
     "{} was not opened, since unpickling can run code; convert it to safetensors with the tool that made it"
 )
+_SIGNED_IN = "download it again, signed in where the site asks for it"
 _INSTEAD = {  # how a file begins → what it is in place of a LoRA
-    rb"version https://git-lfs": "is a pointer of Git LFS, not the file it stands for; download it again (git lfs pull)",
-    rb"\s*(<!doctype|<html|<\?xml|<head)": "is a web page, not a LoRA; download it again, signed in where the site asks for it",
-    rb'\s*[{\[]\s*"': "is a server's answer in JSON, not a LoRA; download it again, signed in where the site asks for it",
+    rb"version https://git-lfs": "is a pointer of Git LFS to a file; download it again (git lfs pull)",
+    rb"\s*(<!doctype|<html|<\?xml|<head)": f"is a web page, not a LoRA; {_SIGNED_IN}",
+    rb'\s*[{\[]\s*"': f"is a server's answer in JSON, not a LoRA; {_SIGNED_IN}",
     rb"PK|\x80[\x02-\x05]": _PICKLE.format("is a pickle, whatever its name ends in; it"),
     rb"$": "is empty, expected a .safetensors file; download or export it again",
 }  # fmt: skip

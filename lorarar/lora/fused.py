@@ -22,7 +22,7 @@ def _rows(layer: str, out: int, width: int) -> list[int]:
     rows = [width, width, width, out - 3 * width] if layer.endswith(".linear1") else [out // 3] * 3
     if min(rows) < 1 or sum(rows) != out:
         raise LoRAError(
-            f"layer {layer}: {out} rows for an input of {width} are not those of {', '.join(parts_of(layer))}; "
+            f"layer {layer}: {out} rows for an input of {width} are not those of its parts in diffusers; "
             "merge it with a LoRA that has it as one layer too"
         )
     return rows
@@ -52,7 +52,7 @@ def _remade(lora: LoRA, remake: Remake, alphas: dict[str, float]) -> LoRA:
 
 
 def split(lora: LoRA, layers: Collection[str] | None = None) -> LoRA:
-    """A LoRA with its fused layers (all, or those in ``layers``) as the parts that diffusers has; no copy is made.
+    """A LoRA with its fused layers (all, or those in ``layers``) as diffusers' parts; nothing is copied.
 
     Raises:
         LoRAError: a fused layer has other rows than its parts, or a part is in the LoRA beside it.
@@ -90,7 +90,7 @@ def _whole(layer: str, model: str) -> str | None:
 
 
 def joined(lora: LoRA, model: str) -> LoRA:
-    """A LoRA with the parts of what the authors of ``model`` have as one layer joined; absent parts become zeros.
+    """A LoRA with the parts of what a model's authors have as one layer joined; absent parts become zeros.
 
     What an absent part would be is known of a model whose query, key and value are as wide as its input, with
     a feed-forward of four times that (Flux, SD3).

@@ -1,4 +1,4 @@
-"""What LyCORIS (arXiv 2309.14859) trains beside plain LoRA, as the LoRA it equals: LoHa, LoKr, Tucker's kernel.
+"""What LyCORIS (arXiv 2309.14859) trains beside LoRA, as the LoRA it equals: LoHa, LoKr, Tucker's kernel.
 
 A convolution's update is (out, in, kh, kw). With its last three dimensions as one it is a matrix like any
 other, and every formula here is one of matrices (out, n), n = in·kh·kw.
@@ -16,9 +16,10 @@ _KERNEL = {"conv": 3, "conv1": 3, "conv2": 3, "conv_in": 3, "conv_out": 3, "conv
 
 
 def with_kernel(down: Tensor, mid: Tensor) -> Tensor:
-    """The ``down`` (r, in, kh, kw) of a LoRA with Tucker's ``mid`` (r, s, kh, kw) and ``down`` (s, in, 1, 1), in float32 or better.
+    """The ``down`` (r, in, kh, kw) of Tucker's ``mid`` (r, s, kh, kw) and ``down`` (s, in, 1, 1).
 
-    ΔW[o, i, k, l] = Σ_r up[o, r] Σ_s mid[r, s, k, l] down[s, i]: of the same rank, and nothing is lost.
+    ΔW[o, i, k, l] = Σ_r up[o, r] Σ_s mid[r, s, k, l] down[s, i]: of the same rank, and nothing is lost; in
+    float32 or better.
 
     Raises:
         ValueError: shapes that do not fit.

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from lorarar.lora.adapter import LoRA, LoRAError, LoRAWarning, Source, printable
-from lorarar.lora.config import configs_of
+from lorarar.lora.config import configs_of, doubt_of_alpha
 from lorarar.lora.files import adapter_file, all_finite, digest_of, open_file
 from lorarar.lora.foreign import refuse_foreign
 from lorarar.lora.lycoris import converted, with_kernel
-from lorarar.lora.names import PART, PEFT_PARTS, layer_of, name_in_transformer
+from lorarar.lora.names import PEFT_PARTS, layer_of, name_in_transformer, part_of
 from lorarar.lora.spellings import model_of, swapped, taken_apart
 
 Parts = dict[str, tuple[str, Tensor]]  # up, down, mid, alpha, hada_w1_a, … → the file's key and tensor
 
 
 class _Read(NamedTuple):
-    """The parts of a file's layers, each layer's stem in it, the dialects met, the model that the names told."""
+    """A file's layers: their parts and stems, the dialects met, the model whose authors' names it has."""
 
     layers: dict[str, Parts]
     stems: dict[str, str]
@@ -32,7 +32,7 @@ class _Read(NamedTuple):
 
 
 def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
-    """Read a LoRA file of any dialect, or a folder of peft's with one; alpha is folded in exactly, layer by layer.
+    """Read a LoRA file of any dialect, or peft's folder with one; alpha is folded in exactly, layer by layer.
 
     Tensors keep the file's dtype and are mapped, not copied, except where alpha ≠ rank: there ``up`` is
     multiplied by alpha / rank, in its own dtype where that is exact and in float32 otherwise. Where the file
@@ -76,36 +76,9 @@ def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
             raise LoRAError(f"{path}: layer {printable(layer)}: overflows with alpha {alpha:g}; check alpha")
         if alpha is not None:
             lora.alphas[layer] = alpha
-    if not lora.alphas:
-        _warn_of_alpha(path, lora)
+    if not lora.alphas and (doubt := doubt_of_alpha(lora)):
+        warnings.warn(f"{path}: {doubt}", LoRAWarning, stacklevel=2)
     return lora
-
-
-def _warn_of_alpha(path: Path, lora: LoRA) -> None:
-    """Warn where a file without alpha has a trait of files that have, or had, one."""
-    ranks = {len(down) for _, down in lora.values()}
-    if "lorarar_version" in lora.metadata:
-        return  # folded in when it was written
-    for key in ("lora_alpha", "network_alpha", "alpha", "ss_network_alpha"):
-        try:
-            alpha = float(lora.metadata.get(key, "nan"))
-        except ValueError:
-            continue
-        if math.isfinite(alpha) and ranks != {alpha}:
-            warnings.warn(
-                f"{path}: its header says {key} {alpha:g}, its tensors no alpha: read as alpha = rank; if that is wrong, "
-                "the update is off by alpha / rank, which a weight of the merge can mend",
-                LoRAWarning,
-                stacklevel=3,
-            )
-            return
-    if lora.dialect.startswith("peft"):
-        warnings.warn(
-            f"{path}: a peft adapter without its adapter_config.json, which holds alpha: read as alpha = rank; if that is "
-            "wrong, the update is off by alpha / rank; put the config beside it",
-            LoRAWarning,
-            stacklevel=3,
-        )
 
 
 def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> _Read:
@@ -113,7 +86,7 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> _Read:
     taken: list[tuple[str, str, re.Match[str]]] = []
     shapes: dict[str, list[int]] = {}
     for key, x in tensors.items():
-        if not (match := PART.search(key)):
+        if not (match := part_of(key)):
             raise _unknown(path, key)
         if match["extra"]:
             _refuse_extra(path, key, match["extra"], x)
@@ -134,7 +107,8 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> _Read:
         if match["lycoris"] and not convert:
             kind = "LoHa" if "hada" in key else "LoKr"
             raise LoRAError(
-                f"{path}: {printable(key)}: this is a {kind}, not a LoRA; convert=True (--convert) makes it one"
+                f"{path}: {printable(key)}: this is a {kind}, not a LoRA; convert=True (--convert) "
+                "makes it one"
             )
         if match["lycoris"]:
             dialect += ", LoHa" if "hada" in key else ", LoKr"
@@ -154,18 +128,16 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> _Read:
             read.dialects.add(dialect)
     if not read.layers:
         raise LoRAError(f"{path}: holds no LoRA layer; is it the right file?")
-    if any(dialect.startswith("peft, ") for dialect in read.dialects):
-        if not (path.parent / "adapter_config.json").is_file():
-            raise LoRAError(
-                f"{path}: its alpha is in adapter_config.json, which is not beside it; put it there"
-            )
+    lycoris = any(dialect.startswith("peft, ") for dialect in read.dialects)
+    if lycoris and not (path.parent / "adapter_config.json").is_file():
+        raise LoRAError(f"{path}: its alpha is in adapter_config.json, which is not beside it; put it there")
     return read
 
 
 def _unknown(path: Path, key: str) -> LoRAError:
     return LoRAError(
-        f"{path}: {printable(key)} is not a key of a LoRA as diffusers, peft, kohya, ComfyUI or LyCORIS spell it; "
-        "export the LoRA again with one of them"
+        f"{path}: {printable(key)} is not a key of a LoRA as diffusers, peft, kohya, ComfyUI or LyCORIS "
+        "spell it; export the LoRA again with one of them"
     )
 
 
@@ -258,8 +230,8 @@ def _converted(path: Path, layer: str, parts: Parts, _: bool) -> tuple[Tensor, T
     except (KeyError, ValueError, RuntimeError, IndexError):
         shapes = ", ".join(f"{part} {tuple(t.shape)}" for part, t in sorted(x.items()))
         raise LoRAError(
-            f"{path}: layer {printable(layer)}: {shapes or 'alpha alone'}: expected a whole LoHa or LoKr, finite "
-            "and of fitting shapes; export it as LoRA with the tool that made it"
+            f"{path}: layer {printable(layer)}: {shapes or 'alpha alone'}: expected a whole LoHa or LoKr, "
+            "finite and of fitting shapes; export it as LoRA with the tool that made it"
         ) from None
 
 

@@ -277,7 +277,7 @@ class Stem(NamedTuple):
 
 @lru_cache(1 << 14)
 def taken_apart(stem: str) -> Stem:
-    """Take the prefixes off a stem; some files have one twice, or one inside another (``unet.base_model.model.``)."""
+    """Take the prefixes off a stem; a file may have one twice, or two (``unet.base_model.model.``)."""
     component = dialect = ""
     name, times = stem.replace(".processor.", "."), 0
     while found := next(
@@ -341,7 +341,7 @@ def to_authors(name: str, model: str) -> str | None:
 
 
 def swapped(name: str, out: int, width: int) -> bool:
-    """Whether diffusers has the two halves of a layer's rows in the other order: (scale, shift) for (shift, scale).
+    """Whether diffusers has a layer's rows as (scale, shift) and its authors as (shift, scale).
 
     So it is in the last modulation of Flux and SD3, and in that of SD3's last context block.
     """

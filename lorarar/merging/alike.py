@@ -8,11 +8,12 @@ Renamed = dict[str, str]
 
 
 def alike(content: LoRA, style: LoRA) -> tuple[LoRA, LoRA]:
-    """Both adapters with one name and one shape for what is one layer; the same objects where they are so already.
+    """Both adapters with one name and one shape for what is one layer; themselves where they have.
 
-    A layer of a model that no table knows may have dots in one file and underscores in the other. A layer that
-    is fused in one adapter and split in the other is split in both (`lorarar.lora.split`). The same weight as a
-    matrix (out, in) and as a convolution of 1 × 1 becomes a matrix, but where the model has a convolution.
+    A layer of a model that no table knows may have dots in one file and underscores in the other. A layer
+    that is fused in one adapter and split in the other is split in both (`lorarar.lora.split`). The same
+    weight as a matrix (out, in) and as a convolution of 1 × 1 becomes a matrix, but for what is a convolution
+    in the model.
 
     Raises:
         LoRAError: a fused layer cannot be split.

@@ -32,12 +32,12 @@ class Predictor(Protocol):
 def matching(content: LoRA, style: LoRA) -> list[str]:
     """The layers both adapters have, in the content's order; refuses adapters of different models.
 
-    Two that share few layers or none are merged if names and shapes say that both are of one base model, as the
-    blocks of two B-LoRAs are.
+    Two that share few layers or none are merged if names and shapes say that both are of one base model, as
+    the blocks of two B-LoRAs are.
 
     Raises:
-        LoRAError: less than half of the smaller adapter's layers are in the other one and their bases differ or
-            are not known, or a layer has another shape on the other side.
+        LoRAError: less than half of the smaller adapter's layers are in the other one and their bases differ
+            or are not known, or a layer has another shape on the other side.
     """
     for name, lora in (("content", content), ("style", style)):
         if not lora:
@@ -52,16 +52,16 @@ def matching(content: LoRA, style: LoRA) -> list[str]:
                 f"({one}; {other}); merge two that change the same layers"
             )
         raise LoRAError(
-            f"content and style share {few}: they were trained for different base models ({one} and {other}); "
-            "merge two of one base"
+            f"content and style share {few}: they were trained for different base models "
+            f"({one} and {other}); merge two of one base"
         )
     for layer in shared:
         shapes = [_weight_shape(pair) for pair in (content[layer], style[layer])]
         if shapes[0] != shapes[1] or content[layer][0].ndim != style[layer][0].ndim:
             bases = f"though both look like {one}" if one == other else f"{one} and {other}"
             raise LoRAError(
-                f"layer {layer}: content updates a weight of shape {shapes[0]}, style one of {shapes[1]}, expected "
-                f"the same ({bases}); merge two LoRAs of one base model"
+                f"layer {layer}: content updates a weight of shape {shapes[0]}, style one of {shapes[1]}, "
+                f"expected the same ({bases}); merge two LoRAs of one base model"
             )
     return shared
 
