@@ -21,7 +21,7 @@ ORIGINAL_BLOCKS = "kohya (sgm block names)"
 """The dialect of ``lora_unet_input_blocks_…``, which kohya's trainer writes for SDXL alone."""
 
 SD_1, SD_2, SD, SDXL, KOALA = "SD 1.x", "SD 2.x", "SD 1.x or 2.x", "SDXL", "KOALA"
-SD3, FLUX, UNKNOWN = "SD3", "Flux", "unknown transformer"
+SD3, FLUX, UNKNOWN, UNKNOWN_UNET = "SD3", "Flux", "unknown transformer", "unknown UNet"
 
 # What the metadata of trainers say, and whom they mean.
 _SAID = (
@@ -88,7 +88,7 @@ def _unet(pairs: Pairs, dialect: str, said: str) -> str:
         return SDXL
     # The second level from below gives 640 channels in SDXL, 1280 in SD 1 and 2.
     channels = _widths(pairs, r"^unet\.up_blocks\.1\.resnets\.\d\.(conv1|conv2|conv_shortcut)$", 0)
-    return {(640,): SDXL + GUESS, (1280,): SD + GUESS}.get(tuple(channels), "unknown UNet")
+    return {(640,): SDXL + GUESS, (1280,): SD + GUESS}.get(tuple(channels), UNKNOWN_UNET)
 
 
 def _koala(unet: list[str]) -> str:

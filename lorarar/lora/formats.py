@@ -5,7 +5,7 @@ Forge's ``packages_3rdparty``, InvokeAI's and sd-scripts' loaders, diffusers' ``
 """
 
 from lorarar.lora.adapter import LoRA
-from lorarar.lora.base import FLUX, GUESS, KOALA, SD3, is_vague
+from lorarar.lora.base import FLUX, GUESS, KOALA, SD3, UNKNOWN_UNET
 
 FORMATS = ("diffusers", "kohya", "old-diffusers")
 _CLIENTS = ("ComfyUI", "A1111", "Forge", "InvokeAI", "diffusers")
@@ -19,7 +19,8 @@ def own_format(*loras: LoRA) -> str:
     dialects = [dialect for lora in loras for dialect in lora.dialect.split(", ")]
     if all(dialect.endswith("(doubled prefix)") for dialect in dialects):
         return "old-diffusers"
-    guessed = all(is_vague(lora.base) for lora in loras) and any(_is_of_unet(lora) for lora in loras)
+    guessed = all(lora.base == UNKNOWN_UNET or lora.base.endswith(GUESS) for lora in loras)
+    guessed = guessed and any(_is_of_unet(lora) for lora in loras)
     flat = all(dialect.startswith(("kohya", "ComfyUI", "LoHa", "LoKr")) for dialect in dialects)
     return "kohya" if flat and not guessed else "diffusers"
 

@@ -15,12 +15,13 @@ on whatever device the factors are on.
 
 import json
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from lorarar.lora import LoRA, LoRAError
+from lorarar.lora import LoRA, LoRAError, LoRAWarning, is_vague
 from lorarar.merging.columns import direct, lorarar, ziplora
 from lorarar.merging.nullspace import np_lora
 from lorarar.merging.pairs import Gates, Predictor, Progress, widened
@@ -104,6 +105,14 @@ def merge(
         raise LoRAError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     if rank is not None and any(down.shape[0] > rank for _, down in merged.values()):
         merged = compress(merged, rank, progress=progress)
+    one, other = content.base, style.base
+    if one != other and not is_vague(one) and not is_vague(other):
+        warnings.warn(
+            f"content is for {one}, style for {other}: their layers have the same names and shapes and were "
+            f"merged; use the result with either, or choose two LoRAs of one base model",
+            LoRAWarning,
+            stacklevel=2,
+        )
     merged.metadata["lorarar_method"] = method
     merged.metadata["lorarar_options"] = json.dumps({**options, **weights, "rank": rank}, default=str)
     return merged
