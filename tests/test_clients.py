@@ -265,7 +265,7 @@ def of_pipe(pipe, ranks):
 
 def loaded(pipe, path):
     """Layer → the update of the weights that diffusers makes of a file, in float64."""
-    pipe.load_lora_weights(str(path), adapter_name="merged")
+    pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="merged")
     found = {}
     for component in ("unet", "text_encoder", "text_encoder_2"):
         for name, module in getattr(pipe, component).named_modules():
