@@ -17,6 +17,7 @@ from lorarar.cli.images import add_generate, add_judge, add_metrics
 from lorarar.cli.parser import EXIT_STATUSES, Parser, as_typed, one_line
 from lorarar.cli.shoebox import add_shoebox, add_zoo
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
+from lorarar.cli.ui import add_ui
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +80,7 @@ COMMANDS = [
     add_generate,
     add_judge,
     add_metrics,
+    add_ui,
 ]
 
 
