@@ -100,10 +100,9 @@ def page() -> "gradio.Blocks":
         with gr.Row():
             method = gr.Dropdown(list(METHODS), value="direct", label="Method")
             weights = [
-                gr.Slider(-2, 2, value=1, step=0.05, label=f"Weight of the {side}")
-                for side in ("content", "style")
+                gr.Slider(-2, 2, value=1, step=0.05, label=f"{side} weight") for side in ("Content", "Style")
             ]
-            rank = gr.Number(label="Rank (empty: both together)", precision=0, minimum=1, value=None)
+            rank = gr.Number(label="Rank (0: both together)", precision=0, minimum=0, value=0)
             format = gr.Dropdown([AS_INPUTS, *FORMATS], value=AS_INPUTS, label="Format of the file")
         with gr.Accordion("For the methods lorarar and ziplora", open=False), gr.Row():
             networks = [
@@ -119,3 +118,16 @@ def page() -> "gradio.Blocks":
 
         button.click(run, [*sides, method, *weights, *networks, rank, format], [result, merged])
     return blocks
+
+
+def serve(host: str, port: int) -> None:
+    """Serve the page until the process is ended.
+
+    Raises:
+        ValueError: Gradio is not installed.
+        OSError: the port is taken.
+    """
+    blocks = page()
+    print(f"http://{host}:{port}", flush=True)
+    # A report's columns stand below one another.
+    blocks.launch(server_name=host, server_port=port, quiet=True, css="textarea { font-family: monospace }")

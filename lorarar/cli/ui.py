@@ -19,8 +19,6 @@ def add_ui(commands: Commands) -> None:
 
 
 def _ui(options: argparse.Namespace) -> None:
-    from lorarar.ui import page
+    from lorarar.ui import serve
 
-    blocks = page()
-    print(f"http://{options.host}:{options.port}", flush=True)
-    blocks.launch(server_name=options.host, server_port=options.port, quiet=True)
+    serve(options.host, options.port)
