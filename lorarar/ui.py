@@ -130,4 +130,9 @@ def serve(host: str, port: int) -> None:
     blocks = page()
     print(f"http://{host}:{port}", flush=True)
     # A report's columns stand below one another.
-    blocks.launch(server_name=host, server_port=port, quiet=True, css="textarea { font-family: monospace }")
+    blocks.launch(
+        server_name=host,
+        server_port=port,
+        quiet=True,
+        css="textarea { font-family: monospace; white-space: pre }",
+    )
