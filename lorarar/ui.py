@@ -76,15 +76,9 @@ def look(file: str | None) -> str:
 
 
 def page() -> "gradio.Blocks":
-    """Build the page.
+    """Build the page."""
+    import gradio as gr
 
-    Raises:
-        ValueError: Gradio is not installed.
-    """
-    try:
-        import gradio as gr
-    except ImportError:
-        raise ValueError("lorarar ui needs Gradio: pip install 'lorarar[ui]'") from None
     folder = tempfile.TemporaryDirectory(prefix="lorarar-ui-")
     with gr.Blocks(title="lorarar", analytics_enabled=False) as blocks:
         blocks.folder = folder  # its files live as long as the page
@@ -124,7 +118,6 @@ def serve(host: str, port: int) -> None:
     """Serve the page until the process is ended.
 
     Raises:
-        ValueError: Gradio is not installed.
         OSError: the port is taken.
     """
     blocks = page()

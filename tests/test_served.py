@@ -25,6 +25,7 @@ pytest.importorskip("openai", reason="a served judge needs OpenAI's client: pip 
 for module in ("fastapi", "uvicorn"):
     pytest.importorskip(module, reason="needs a server: pip install 'transformers[serving]'")
 
+pytestmark = pytest.mark.slow
 FOLDER = str(local(find_scale("shoebox").judge))
 
 

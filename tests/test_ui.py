@@ -23,6 +23,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 if not CHROMIUM:
     pytest.skip("no Chromium on this machine: apt-get install chromium", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
 LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 
 

@@ -1,8 +1,4 @@
-"""The command line: ``lorarar COMMAND …``.
-
-A command is a function ``add_…(commands)`` that adds its parser and sets ``run``, a function of the parsed
-arguments. What a command needs is imported when it runs, so that ``lorarar --help`` loads nothing.
-"""
+"""The program ``lorarar``: all commands, and what becomes of errors and signals."""
 
 import argparse
 import os
@@ -50,6 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `lorarar info FILE | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        print(
+            f"lorarar: `lorarar {options.command}` needs {error.name}, which is not installed: "
+            f"pip install 'lorarar[{extra}]'",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
         print(f"lorarar: {one_line(error)}", file=sys.stderr)
         return 2
@@ -68,6 +73,14 @@ def _show(message: Warning | str, category: type[Warning], file: str, line: int,
     else:
         print(warnings.formatwarning(message, category, file, line), end="", file=sys.stderr)
 
+
+EXTRAS = {
+    **dict.fromkeys(("diffusers", "peft", "transformers", "accelerate", "PIL"), "train"),
+    **dict.fromkeys(("openai", "sklearn", "scipy"), "judge"),
+    **dict.fromkeys(("matplotlib", "pandas", "ipywidgets", "IPython", "papermill", "nbformat"), "book"),
+    "gradio": "ui",
+}
+"""Which extra of the package brings a module that is missing."""
 
 COMMANDS = [
     add_info,

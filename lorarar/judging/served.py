@@ -42,8 +42,8 @@ def served_judge(
         parallel: requests under way at once: the server puts them into batches.
 
     Raises:
-        ValueError: in one line: OpenAI's client is not installed; or, when the judge is first asked: the
-            server cannot be reached, refuses, fails, is too slow, or answers in another format.
+        ValueError: in one line, when it is first asked: the server cannot be reached, refuses, fails, is too
+            slow, or answers in another format.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"judge {url}: expected an address such as http://localhost:8000/v1")
@@ -52,10 +52,8 @@ def served_judge(
             raise ValueError(f"{name} must be at least 1, not {value}")
     if not (math.isfinite(timeout) and timeout > 0):
         raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
-    try:
-        import openai
-    except ImportError:
-        raise ValueError(f"judge {url}: needs OpenAI's client: pip install 'lorarar[judge]'") from None
+    import openai
+
     url = url.rstrip("/")
     client = openai.OpenAI(
         base_url=url,

@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace) -> None:
         for method, row in scoreboard(found).items():
             say(f"{method:16} average {row['average'].value:.3f}  best {row['best'].value:.3f}")
     elif options.step == "tune":
-        from lorarar.book import save_recorded
+        from lorarar.records import save_recorded
 
         by = find_judge(options.judge, run.scale, options.device)
         found = tuned(run, by, options.hypernetworks)
@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace) -> None:
         )
         say(path)
     elif options.step in ("times", "metrics"):
-        from lorarar.book import save_recorded
+        from lorarar.records import save_recorded
 
         if options.step == "metrics":
             name = record_name(run.scale, f"metrics_{run.split}")
@@ -169,7 +169,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _record_judges(options: argparse.Namespace) -> Path:
-    from lorarar.book import inside, save_recorded
+    from lorarar.records import inside, save_recorded
 
     scale = find_scale(options.scale)
     by = [find_judge(name, scale, options.device) for name in options.judges]

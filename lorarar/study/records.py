@@ -39,7 +39,7 @@ def record(
     Raises:
         ValueError: images or verdicts are missing.
     """
-    from lorarar.book import inside, save_recorded
+    from lorarar.records import inside, save_recorded
 
     if name is None:
         name = record_name(run.scale, f"experiment_{run.split}")

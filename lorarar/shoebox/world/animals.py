@@ -1,4 +1,4 @@
-"""Drawings of animals."""
+"""Drawings of animals, and of toys that are animals."""
 
 from __future__ import annotations
 
@@ -8,13 +8,29 @@ from lorarar.shoebox.world.drawing import (
     Drawing,
     Identity,
     choose,
+    draw_badge,
     draw_collar,
     draw_eyes,
+    draw_hat,
     ink_on,
     is_dark,
     symmetric,
 )
-from lorarar.shoebox.world.scene import DARK, MAIN, ROSE, SECOND, WHITE, arc, ellipse, rounded, smooth, thick
+from lorarar.shoebox.world.scene import (
+    ACCENT,
+    DARK,
+    FLAME,
+    GOLD,
+    MAIN,
+    ROSE,
+    SECOND,
+    WHITE,
+    arc,
+    ellipse,
+    rounded,
+    smooth,
+    thick,
+)
 
 
 # ---------------- one drawing per class: k are the identity's shape numbers, m the pose's moving limbs
@@ -137,4 +153,146 @@ def draw_cat(i: Identity, m: tuple[float, ...]) -> Drawing:
             thick([(hx + hw * 0.62, hy + 0.16 + rise * 0.4), (hx + hw * 1.25, hy + 0.1 + rise * 1.6)], 0.036),
             x=hx,
         )
+    return d
+
+
+def draw_duck(i: Identity, m: tuple[float, ...]) -> Drawing:
+    """Head size, tail, beak, wing, hat, scarf, eye."""
+    d, k = Drawing(), i.shape
+    hr, hx, hy = 0.36 + 0.08 * k[0], -0.36 + 0.03 * m[1], -0.34
+    d.put(
+        MAIN,
+        1,
+        smooth(
+            [
+                (-0.62, 0.1),
+                (-0.2, 0.02),
+                (0.3, 0.06),
+                (0.62, -0.08),
+                (0.95, -0.24 - 0.22 * k[1]),
+                (0.9, 0.3),
+                (0.62, 0.68),
+                (0.1, 0.8),
+                (-0.45, 0.72),
+                (-0.74, 0.42),
+            ]
+        ),
+    )
+    d.put(
+        SECOND if k[3] > 0.35 else MAIN,
+        4,
+        smooth(
+            [(-0.12, 0.26), (0.25, 0.14), (0.66, 0.16 - 0.1 * m[0]), (0.5, 0.42), (0.2, 0.54), (-0.08, 0.44)]
+        ),
+    )
+    d.put(MAIN, 2, ellipse(hx, hy, hr, hr * 0.97))
+    if k[5] > 0.5:
+        d.put(ACCENT, 6, thick(arc(hx + 0.03, hy + hr * 0.6, hr * 0.92, 0.2, 165, 15, 10), 0.15))
+        if k[5] > 0.75:
+            d.put(ACCENT, 6, thick([(hx + 0.2, hy + hr * 0.95), (hx + 0.3, 0.42)], 0.17))
+    bill = FLAME if i.colours[0] not in ("orange", "red") else GOLD
+    reach = 0.3 + 0.12 * k[2]
+    d.put(
+        bill,
+        5,
+        smooth(
+            [
+                (hx - hr * 0.7, hy - 0.02),
+                (hx - hr - reach * 0.5, hy + 0.0),
+                (hx - hr - reach, hy + 0.1),
+                (hx - hr - reach * 0.5, hy + 0.22),
+                (hx - hr * 0.65, hy + 0.22),
+            ]
+        ),
+    )
+    ex, ey = hx - hr * 0.34, hy - 0.1
+    d.put(WHITE, 30, ellipse(ex, ey, 0.115, 0.135, n=18))
+    d.put(DARK, 31, ellipse(ex - 0.02, ey + 0.01, 0.07 + 0.03 * k[6], 0.085 + 0.03 * k[6], n=14))
+    d.put(WHITE, 31, ellipse(ex - 0.04, ey - 0.03, 0.03, 0.03, n=8))
+    draw_hat(
+        d,
+        choose(k[4], "none", "party", "crown", "top hat", "beanie", "bow"),
+        hx + 0.03,
+        hy - hr * 0.84,
+        hr * 0.72,
+    )
+    return d
+
+
+def draw_plushie(i: Identity, m: tuple[float, ...]) -> Drawing:
+    """Kind (bear, wolf, sloth, rabbit), ear size, belly, head, arms, neck, face."""
+    d, k = Drawing(), i.shape
+    kind = choose(k[0], "bear", "wolf", "sloth", "rabbit")
+    hw, hy, hx = 0.5 + 0.1 * k[3], -0.34, 0.02 * m[1]
+    if kind == "wolf":
+        d.put(SECOND, 4, ellipse(0.6, 0.5, 0.17, 0.36, 0.6 + 0.15 * m[0]))
+    d.put(MAIN, 1, ellipse(0, 0.42, 0.44, 0.46))
+    d.put(SECOND, 1, ellipse(0, 0.45, 0.2 + 0.1 * k[2], 0.3))
+    arms = 0.16 * k[4] + (0.16 if kind == "sloth" else 0)
+    d.pair(MAIN, 6, ellipse(0.5, 0.28 + arms, 0.15, 0.27 + arms * 0.7, -0.75 + arms * 1.6 + 0.12 * m[2]))
+    d.pair(MAIN, 8, ellipse(0.44, 0.76, 0.24, 0.23))
+    d.pair(SECOND, 9, ellipse(0.46, 0.78, 0.14, 0.14, n=18))
+    ear = 0.16 + 0.08 * k[1]
+    if kind == "bear":
+        d.pair(MAIN, 10, ellipse(hx + hw * 0.78, hy - 0.33, ear, ear, n=20), x=hx)
+        d.pair(SECOND, 11, ellipse(hx + hw * 0.78, hy - 0.32, ear * 0.55, ear * 0.55, n=16), x=hx)
+    elif kind == "wolf":
+        tip = hy - 0.55 - ear
+        d.pair(
+            MAIN,
+            10,
+            smooth([(hx + 0.1, hy - 0.3), (hx + hw * 0.8, tip), (hx + hw * 0.8, tip), (hx + hw, hy - 0.05)]),
+            x=hx,
+        )
+        d.pair(
+            SECOND,
+            11,
+            [(hx + 0.26, hy - 0.32), (hx + hw * 0.77, tip + 0.16), (hx + hw * 0.82, hy - 0.15)],
+            x=hx,
+        )
+    elif kind == "rabbit":
+        tall = 0.2 + ear
+        d.pair(MAIN, 10, ellipse(hx + 0.24, hy - 0.36 - tall * 0.7, 0.14, tall, 0.18 + 0.1 * m[0]), x=hx)
+        d.pair(
+            ROSE, 11, ellipse(hx + 0.24, hy - 0.36 - tall * 0.7, 0.07, tall * 0.7, 0.18 + 0.1 * m[0]), x=hx
+        )
+    d.put(MAIN, 2, ellipse(hx, hy, hw, 0.43))
+    snout = SECOND
+    if kind == "sloth":
+        d.put(SECOND, 2, ellipse(hx, hy + 0.03, hw * 0.78, 0.31))
+        d.pair(
+            DARK if not is_dark(i, SECOND) else ACCENT,
+            3,
+            ellipse(hx + 0.26, hy + 0.02, 0.11, 0.2, -0.75),
+            x=hx,
+        )
+        draw_eyes(d, i, "button", hx, hy - 0.02, 0.22, 0.08, DARK)
+    else:
+        if kind == "wolf":
+            d.pair(
+                SECOND,
+                2,
+                smooth(
+                    [
+                        (hx + 0.02, hy + 0.1),
+                        (hx + hw * 0.95, hy + 0.0),
+                        (hx + hw * 1.12, hy + 0.22),
+                        (hx + hw * 0.6, hy + 0.36),
+                        (hx + 0.02, hy + 0.42),
+                    ]
+                ),
+                x=hx,
+            )
+        elif k[6] > 0.6:
+            d.pair(SECOND, 2, ellipse(hx + 0.22, hy - 0.08, 0.16, 0.17, n=20), x=hx)
+        d.put(SECOND, 3, ellipse(hx, hy + 0.17, 0.22, 0.17))
+        draw_eyes(
+            d, i, "button", hx, hy - 0.08, 0.22, 0.085, SECOND if k[6] > 0.6 and kind != "wolf" else MAIN
+        )
+    nose = ROSE if is_dark(i, snout) or kind == "rabbit" else DARK
+    d.put(nose, 12, ellipse(hx, hy + 0.1, 0.1, 0.07, n=16))
+    d.pair(ink_on(i, snout), 13, thick(arc(hx + 0.07, hy + 0.17, 0.075, 0.075, 180, 30, 6), 0.04), x=hx)
+    draw_collar(d, choose(k[5], "none", "bow tie", "bandana", "band"), hx, hy + 0.44, 0.3)
+    if k[5] < 0.25:
+        draw_badge(d, "heart", 0, 0.42, 0.15, ACCENT)
     return d

@@ -15,17 +15,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from lorarar.shoebox.world.animals import draw_cat, draw_dog
+from lorarar.shoebox.world.animals import draw_cat, draw_dog, draw_duck, draw_plushie
 from lorarar.shoebox.world.drawing import MARKINGS, Drawing, Identity
+from lorarar.shoebox.world.furniture import draw_clock, draw_sofa, draw_tv
 from lorarar.shoebox.world.household import (
     draw_bowl,
     draw_can,
     draw_candle,
-    draw_clock,
-    draw_sofa,
     draw_teapot,
     draw_toaster,
-    draw_tv,
     draw_vase,
 )
 from lorarar.shoebox.world.scene import (
@@ -44,9 +42,7 @@ from lorarar.shoebox.world.scene import (
 from lorarar.shoebox.world.toys import (
     draw_car,
     draw_cartoon,
-    draw_duck,
     draw_monster,
-    draw_plushie,
     draw_poop,
     draw_robot,
 )

@@ -1,0 +1,1 @@
+"""One module for each chapter: its numbers, statements, claims, and the figures only it has."""

@@ -1,0 +1,1 @@
+"""One module for each chapter: the checks of its exercises, and plausible wrong answers."""

@@ -1,0 +1,73 @@
+"""What chapters show of recorded runs: verdicts, pictures, and where a run comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lorarar.bookkit.style import judge_of
+from lorarar.records import PROVENANCE, ROOT, Recorded, digest, recorded, suffix
+from lorarar.scales import data_folder
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+    from lorarar.judging import Verdicts
+
+
+def experiment(split: str, scale: str = "shoebox") -> tuple[Recorded, dict[str, Verdicts]]:
+    """Return the recorded experiment of a split, and the verdicts of the book's judge.
+
+    Args:
+        split: "validation" or "test".
+        scale: of the chapter.
+
+    Returns:
+        The run, and {method: Verdicts}, each (pairs, images) of bool. Pairs are subjects × styles, the style
+        fastest.
+    """
+    from lorarar.study.records import from_record
+
+    run = recorded(f"experiment_{split}{suffix(scale)}")
+    return run, from_record(run, judge_of(scale))
+
+
+def sheet(name: str, columns: int) -> np.ndarray:
+    """Return the pictures of a recorded run, ``data/recorded/<name>.png``, as (rows, columns, h, w, 3) uint8.
+
+    Args:
+        name: of the run. That of an experiment has one row for each pair, one column for each method.
+        columns: how many pictures stand side by side; all are square.
+    """
+    from PIL import Image
+
+    with Image.open(data_folder() / "recorded" / f"{name}.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    side = pixels.shape[1] // columns
+    return pixels.reshape(pixels.shape[0] // side, side, columns, side, 3).swapaxes(1, 2)
+
+
+def provenance(*names: str) -> Styler:
+    """Return where recorded runs come from, one column for each; inputs that changed since are named."""
+    from lorarar.bookkit.tables import table
+
+    rows = []
+    for name in names:
+        about = recorded(name).provenance
+        changed = [path for path, mark in about["inputs"].items() if digest(ROOT / path) != mark]
+        row = {key: about[key] for key in PROVENANCE if key != "inputs"}
+        row["inputs"] = ", ".join(_by_folder(about["inputs"])) or "none"
+        rows.append(row | {"changed since": ", ".join(changed) or "none"})
+    columns = {name: list(row.values()) for name, row in zip(names, rows, strict=True)}
+    return table({"Recorded run": list(rows[0]), **columns}, kind="provenance")
+
+
+def _by_folder(paths: Iterable[str]) -> Iterator[str]:
+    # A page has no room for every file of a zoo; its record has.
+    for folder, files in groupby(sorted(paths), os.path.dirname):
+        files = list(files)
+        yield from files if len(files) <= 3 else [f"{folder}/ ({len(files)} files)"]

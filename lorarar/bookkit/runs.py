@@ -1,0 +1,157 @@
+"""Runs of chapters: executed once by papermill, kept until code, data, scale or seed change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from lorarar.bookkit.sources import BOOK, ROOT, read_chapter, title
+from lorarar.records import digest, machine
+from lorarar.scales import data_folder, find_scale
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+RUNS = ROOT / "_build" / "runs"
+
+
+def source_hash(chapter: str = "") -> str:
+    """Return a hash of all that decides a chapter's outputs beside its own cells: package, data, versions.
+
+    Of the modules that belong to one chapter each, only this chapter's count.
+    """
+    own = {f"ch{chapter}.py", f"{chapter}.py", "__init__.py"}
+    package = [
+        path
+        for path in sorted((ROOT / "lorarar").rglob("*.py"))
+        if path.parent.name not in ("chapters", "checks") or path.name in own
+    ]
+    data = sorted(path for path in data_folder().rglob("*") if path.is_file())
+    mark = hashlib.sha256()
+    for path in [*package, *data, ROOT / "constraints.txt"]:
+        mark.update(f"{path.name} {digest(path)}\n".encode())
+    return mark.hexdigest()
+
+
+def fingerprint(path: Path, scale: str, seed: int = 0) -> str:
+    """Return a hash of all that decides a chapter's run: its cells, scale, seed and `source_hash`."""
+    cells = [cell for cell in read_chapter(path).cells if cell.cell_type == "code"]
+    code = [(cell.source, cell.metadata.get("tags", [])) for cell in cells]
+    return hashlib.sha256(json.dumps([code, scale, seed, source_hash(path.stem)]).encode()).hexdigest()
+
+
+def is_fresh(executed: Path, mark: str) -> bool:
+    """Tell whether a run is there and has that fingerprint."""
+    if not executed.is_file():
+        return False
+    return json.loads(executed.read_text())["metadata"].get("lorarar", {}).get("fingerprint") == mark
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def run(path: Path, scale: str, seed: int = 0) -> Path:
+    """Execute a chapter with papermill, unless this very run is there already.
+
+    Args:
+        path: the chapter's source.
+        scale: name of a `Scale`.
+        seed: of the chapter's random numbers.
+
+    Returns:
+        The executed notebook, ``_build/runs/<scale>/<chapter>.ipynb``. Its metadata ``lorarar`` holds
+        fingerprint, scale, seed, seconds, machine and date.
+
+    Raises:
+        papermill.PapermillExecutionError: a cell failed.
+    """
+    import nbformat
+    import papermill
+
+    find_scale(scale)
+    target, mark = RUNS / scale / f"{path.stem}.ipynb", fingerprint(path, scale, seed)
+    if is_fresh(target, mark):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    # Sentences are held to the shoebox's own seed. An empty folder: a chapter that only runs beside its own
+    # files would fail in Colab.
+    mode = scale if seed == 0 else f"{scale} with seed {seed}"
+    with _environment({"LORARAR_RUN": mode}), TemporaryDirectory() as folder:
+        executed = papermill.execute_notebook(
+            read_chapter(path),
+            None,
+            {"scale": scale, "seed": seed},
+            cwd=folder,
+            progress_bar=False,
+            start_timeout=180,
+            extra_arguments=["--log-level=50"],  # the kernel's notices about itself
+        )
+    executed.metadata["lorarar"] = {
+        "fingerprint": mark,
+        "scale": scale,
+        "seed": seed,
+        "seconds": time.perf_counter() - start,
+        "machine": machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    aside = target.with_suffix(f".{os.getpid()}")
+    nbformat.write(executed, aside)
+    aside.rename(target)
+    return target
+
+
+def status() -> Styler:
+    """Return the table of the status page: each chapter's run time and outcome, as last executed here."""
+    from lorarar.bookkit.tables import table
+
+    about = {
+        (run.stem, run.parent.name): json.loads(run.read_text())["metadata"]["lorarar"]
+        for run in RUNS.glob("*/*.ipynb")
+    }
+    rows = [
+        {
+            "Chapter": title(BOOK / f"{chapter}.md"),
+            "Scale": scale,
+            "Run time": f"{run['seconds']:.0f} s",
+            "Seed": run["seed"],
+            "Executed": run["date"],
+        }
+        for (chapter, scale), run in sorted(about.items())
+        if (BOOK / f"{chapter}.md").is_file()
+    ]
+    return table(rows, kind="status")
+
+
+def versions() -> Styler:
+    """Return the table of what the book stands on here: the machine, and the versions of packages."""
+    from lorarar.bookkit.tables import table
+
+    names = ("lorarar", "torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "scipy")
+    names += ("matplotlib", "pandas", "ipywidgets", "papermill", "jupyter-book", "myst-nb", "sphinx")
+    rows = [{"What": "machine", "Version": machine()}]
+    for name in names:
+        try:
+            rows.append({"What": name, "Version": metadata.version(name)})
+        except metadata.PackageNotFoundError:
+            rows.append({"What": name, "Version": "not installed"})
+    return table(rows, kind="versions")
