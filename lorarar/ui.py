@@ -107,7 +107,7 @@ def page() -> "gradio.Blocks":
         result = gr.Textbox(label="Result", lines=8, max_lines=20)
         merged = gr.File(label="Merged LoRA", interactive=False)
 
-        def run(*values: Any) -> tuple[str, str | None]:  # noqa: ANN401 - the fields' values
+        def run(*values: Any) -> tuple[str, str | None]:
             return merge_files(*values, folder=Path(folder.name))
 
         button.click(run, [*sides, method, *weights, *networks, rank, format], [result, merged])

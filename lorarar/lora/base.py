@@ -67,12 +67,17 @@ def _widths(pairs: Pairs, pattern: str, which: int = 1) -> set[int]:
     return {pair[which].shape[which] for layer, pair in pairs.items() if re.search(pattern, layer)}
 
 
+def _only(numbers: set[int]) -> int:
+    """The one number there is; 0 for none or several."""
+    return min(numbers) if len(numbers) == 1 else 0
+
+
 def _unet(pairs: Pairs, dialect: str, said: str) -> str:
     unet = [layer for layer in pairs if layer.startswith("unet.")]
     text = _widths(pairs, r"^unet\..*attn2\.to_[kv]$")
     if text and text != {2048}:
-        return {(768,): SD_1, (1024,): SD_2}.get(
-            tuple(text), f"UNet for text {' and '.join(map(str, sorted(text)))} wide"
+        return {768: SD_1, 1024: SD_2}.get(
+            _only(text), f"UNet for text {' and '.join(map(str, sorted(text)))} wide"
         )
     four_levels = r"unet\.((down|up)_blocks\.3|down_blocks\.(0\.attentions|2\.downsamplers))\."
     if not text and any(re.match(four_levels, layer) for layer in unet):
@@ -88,7 +93,7 @@ def _unet(pairs: Pairs, dialect: str, said: str) -> str:
         return SDXL
     # The second level from below gives 640 channels in SDXL, 1280 in SD 1 and 2.
     channels = _widths(pairs, r"^unet\.up_blocks\.1\.resnets\.\d\.(conv1|conv2|conv_shortcut)$", 0)
-    return {(640,): SDXL + GUESS, (1280,): SD + GUESS}.get(tuple(channels), UNKNOWN_UNET)
+    return {640: SDXL + GUESS, 1280: SD + GUESS}.get(_only(channels), UNKNOWN_UNET)
 
 
 def _koala(unet: list[str]) -> str:
@@ -108,7 +113,7 @@ def _koala(unet: list[str]) -> str:
 def _one_text_encoder(pairs: Pairs) -> str:
     """SD 1 or 2 by the width of the text encoder, 768 or 1024, where a layer of it is there."""
     widths = _widths(pairs, r"^text_encoder\..*\.([qkv]_proj|fc1)$")
-    return {(768,): SD_1, (1024,): SD_2}.get(tuple(widths), SD)
+    return {768: SD_1, 1024: SD_2}.get(_only(widths), SD)
 
 
 def _text_encoders(pairs: Pairs, dialect: str) -> str:
