@@ -52,7 +52,7 @@ class _Factors:
         if tucker in self.left:
             core = self.take(tucker)  # (r, s, kh, kw); a is (r, out) here
             self.kernel = tuple(core.shape[2:])
-            return a.T, with_kernel(b, core).flatten(1)
+            return a.T.contiguous(), with_kernel(b, core).flatten(1).contiguous()
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
             raise ValueError
         return a, b

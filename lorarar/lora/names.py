@@ -176,6 +176,8 @@ def kohya_name(layer: str, base: str) -> str | None:
     if component == "transformer":
         spelled = authors_name(name, base)
         return spelled and f"lora_unet_{spelled.replace('.', '_')}"
+    if component == "text_encoders":  # ComfyUI's own name, which it reads beside kohya's
+        return layer
     number = {"text_encoder": "1", "text_encoder_2": "2", "text_encoder_3": "3"}.get(component)
     if number and name.startswith("encoder.block."):  # T5, in Flux too (sd-scripts)
         number = "3"

@@ -241,7 +241,7 @@ _TO_AUTHORS = {model: {ours: theirs for theirs, ours in reversed(rows)} for mode
 
 
 _OF_A_BLOCK = re.compile(
-    r"(.*\b(?:transformer_blocks|layers|noise_refiner|context_refiner)\.(?:\d+|N)\.)"
+    r"(.*\b(?:(?:single_)?transformer_blocks|layers|noise_refiner|context_refiner)\.(?:\d+|N)\.)"
     rf"({'|'.join(name for name in FUSED if name != 'linear1')})"
     r"|(.*\bsingle_transformer_blocks\.(?:\d+|N)\.)(linear1)"
 )
