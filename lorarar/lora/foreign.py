@@ -35,6 +35,7 @@ FOREIGN = (  # in a key → what it is
     ),
     (r"^inputs\.\d+\.weight$", "is a layer of a hypernetwork; give the file to --hypernetwork"),
     (r"\.(content|style)$", "is a vector of merging coefficients; give the file to --coefficients"),
+    (r"_norm\.scale$", "is a norm beside a LoRA (as BFL's control LoRAs have), which a merge cannot hold"),
     (
         r"^(?!.*(lora|hada|lokr|processor)).*\.(weight|bias|scale)$",
         "is a layer of a whole model, not of a LoRA; extract a LoRA from it and its base model",

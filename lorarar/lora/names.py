@@ -149,7 +149,8 @@ def layer_of(stem: str, model: str = "") -> tuple[str, str] | None:
     if not component and re.match(r"(text_model|encoder\.layers)\.", name):
         component = "text_encoder"
     if component.startswith("text_encoder"):
-        name = _words(name) if "." not in name else name
+        if "." not in name and re.match(r"(text_model_)?encoder_(layers|block)_\d|text_projection", name):
+            name = _words(name)  # of CLIP or T5; another encoder's words are not known
         name = re.sub(r"\.self_attn\.to_([qkv])$", r".self_attn.\1_proj", name)
         name = re.sub(r"\.self_attn\.to_out$", ".self_attn.out_proj", name)
         # transformers 5 dropped a level that all older files have.

@@ -93,12 +93,11 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> _Read:
             continue
         stem = key[: match.start()]
         taken.append((key, stem, match))
-        part = match["kohya"] or match["diffusers"] or PEFT_PARTS.get(match["peft"] or "")
-        if part in ("up", "down") and x.ndim >= 2 and (name := name_in_transformer(stem)):
-            shapes.setdefault(name, [0, 0])[part == "down"] = x.shape[part == "down"]
-        elif match["lycoris"] and (name := name_in_transformer(stem)):
-            shapes.setdefault(name, [0, 0])
-    model = model_of({name: (out, width) for name, (out, width) in shapes.items()})
+        if x.ndim >= 2 and (name := name_in_transformer(stem)):
+            shape = shapes.setdefault(name, [1, 1])
+            for axis in _SIDES.get(_part(match), ()):
+                shape[axis] *= x.shape[axis]
+    model = model_of(shapes)
     read = _Read({}, {}, set(), model)
     for key, stem, match in taken:
         if not (named := layer_of(stem, model)):
@@ -114,8 +113,7 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> _Read:
             dialect += ", LoHa" if "hada" in key else ", LoKr"
         elif match["peft"] and dialect == "diffusers":
             dialect = "diffusers (lora_A, lora_B)"
-        part = match["alpha"] or match["kohya"] or match["diffusers"] or match["lycoris"]
-        part = part or PEFT_PARTS[match["peft"]]
+        part = _part(match)
         parts = read.layers.setdefault(layer, {})
         if part in parts:
             raise LoRAError(
@@ -132,6 +130,18 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> _Read:
     if lycoris and not (path.parent / "adapter_config.json").is_file():
         raise LoRAError(f"{path}: its alpha is in adapter_config.json, which is not beside it; put it there")
     return read
+
+
+# Which sides of a layer's weight, (out, in), a part's own sides multiply to.
+_SIDES = {"up": (0,), "down": (1,), "hada_w1_a": (0,), "hada_w1_b": (1,)}
+_SIDES |= {
+    f"lokr_w{n}{side}": axes for n in (1, 2) for side, axes in (("", (0, 1)), ("_a", (0,)), ("_b", (1,)))
+}
+
+
+def _part(match: re.Match[str]) -> str:
+    part = match["alpha"] or match["kohya"] or match["diffusers"] or match["lycoris"]
+    return part or PEFT_PARTS[match["peft"]]
 
 
 def _unknown(path: Path, key: str) -> LoRAError:

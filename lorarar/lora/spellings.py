@@ -9,7 +9,7 @@ The tables are facts of the models, read off the module names of diffusers and o
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -298,7 +298,7 @@ def taken_apart(stem: str) -> Stem:
     return Stem(component, name, f"{dialect or 'diffusers'}{' (doubled prefix)' if times else ''}")
 
 
-def model_of(shapes: Mapping[str, tuple[int, int]]) -> str:
+def model_of(shapes: Mapping[str, Sequence[int]]) -> str:
     """The model whose authors' names these are ("" if no table has them); name of a layer → (out, in)."""
     flat = {name.replace(".", "_"): shape for name, shape in shapes.items()}
     for model, tell in _TELLS.items():

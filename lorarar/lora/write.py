@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -57,7 +58,7 @@ def _keys(lora: LoRA, format: str, path: Path) -> dict[str, tuple[str, str]]:
             keys[layer] = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
         elif format == "old-diffusers" and layer.startswith("unet."):
             keys[layer] = f"unet.{layer}.lora.up.weight", f"unet.{layer}.lora.down.weight"
-        elif layer.count(".") < 2 and "_" in layer.partition(".")[2] and layer.startswith("transformer."):
+        elif re.search(r"^\w+\.\w+_\d+(_|$)", layer) and layer.count(".") == 1:  # underscores for its dots
             raise LoRAError(
                 f"{path}: layer {printable(layer)} has no diffusers name that is known; write format kohya"
             )
