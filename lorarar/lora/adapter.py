@@ -111,7 +111,8 @@ def delta_weight(pair: Pair) -> Tensor:
 
     Half-precision factors are multiplied in float32, since the product of two halves is not one.
     """
-    up, down = (x if x.dtype == torch.float64 else x.float() for x in pair)
+    wide = torch.float64 if torch.float64 in (x.dtype for x in pair) else torch.float32
+    up, down = (x.to(wide) for x in pair)
     return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
 
 
