@@ -290,7 +290,7 @@ def test_files_of_one_spelling_stay_in_it_and_keep_their_rank():
 
 
 def test_the_authors_single_block_and_xlabs_share_query_key_and_value():
-    """XLabs trains the query, key and value of a single block, the authors have the feed-forward in it too."""
+    """XLabs trains query, key and value of a single block, the authors have the feed-forward with them."""
     xlabs = LoRA({f"{SINGLE}.attn.to_qkv": factors(3 * H, 2, 5)}, model="Flux")
     merged = merge(fused(), xlabs)
     expected = whole(fused())

@@ -196,3 +196,26 @@ def test_a_bias_of_zeros_changes_nothing_and_is_read_over(tmp_path):
     close(
         updates(load_lora(tmp_path / "a.safetensors")), {"transformer.blocks.0.attn1.to_q": dense(up, down)}
     )
+
+
+def test_one_layer_under_two_names_is_refused(tmp_path):
+    layers = {"diffusion_model.a.0.b_c": pair(), "diffusion_model.a.0.b.c": pair()}
+    with pytest.raises(LoRAError, match="two names of one layer"):
+        load_lora(write(tmp_path / "a.safetensors", layers, PEFT))
+
+
+@pytest.mark.parametrize("command", ["info", "merge"])
+def test_the_commands_take_a_folder_and_say_a_warning_in_one_line(tmp_path, capsys, command):
+    from lorarar.cli import main
+
+    whole, bare = peft_folder(tmp_path / "whole", {}), peft_folder(tmp_path / "bare", None)
+    output = ["-o", str(tmp_path / "m.safetensors")] if command == "merge" else []
+    for folder, warns in ((whole, False), (bare, True), (bare, True)):
+        assert main([command, str(folder), *([str(whole)] if output else []), *output, "--quiet"]) == 0
+        said = capsys.readouterr().err
+        assert said.count("\n") == warns and said.startswith("lorarar: warning: " if warns else "")
+    if output:
+        layer = f"unet.{BLOCK}.attn1.to_q"
+        expected = dense(*pair()) * (1 + 3)  # alpha = rank, and 6 / 2
+        np.testing.assert_allclose(updates(load_lora(output[1]))[layer], expected, rtol=0, atol=1e-5)
+        assert main(["merge", str(whole), str(bare), "-o", str(whole / "adapter_model.safetensors")]) == 2

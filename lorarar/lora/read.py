@@ -124,6 +124,13 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> _Read:
         if part != "alpha":
             read.stems[layer] = stem
             read.dialects.add(dialect)
+    flat: dict[str, str] = {}
+    for layer in read.layers:
+        if (twin := flat.setdefault(layer.replace(".", "_"), layer)) != layer:
+            raise LoRAError(
+                f"{path}: {printable(twin)} and {printable(layer)} are two names of one layer; "
+                "export it again"
+            )
     if not read.layers:
         raise LoRAError(f"{path}: holds no LoRA layer; is it the right file?")
     lycoris = any(dialect.startswith("peft, ") for dialect in read.dialects)
