@@ -8,6 +8,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from handmade import KOHYA, PEFT, close, dense, flat, pair, updates, write
 
 from lorarar.lora import LoRAError, load_lora, save_lora
@@ -188,6 +189,73 @@ def test_the_modulation_at_the_end_has_its_halves_in_the_order_of_diffusers(tmp_
             "transformer.norm_out.linear": dense(theirs, down),
         },
     )
+
+
+THEIRS = {  # layers as the authors call them, whose names in diffusers its own converter tells
+    "wan": {
+        **{f"blocks.0.{a}_attn.{x}": (8, 8) for a in ("self", "cross") for x in "qkvo"},
+        **{f"blocks.0.cross_attn.{x}_img": (8, 8) for x in "kv"},
+        **{
+            "blocks.0.ffn.0": (16, 8),
+            "blocks.0.ffn.2": (8, 16),
+            "head.head": (4, 8),
+            "time_projection.1": (48, 8),
+        },
+        **{f"{x}_embedding.{n}": (8, 8) for x in ("text", "time") for n in (0, 2)},
+        **{f"img_emb.proj.{n}": (8, 8) for n in (1, 3)},
+    },
+    "flux2": {
+        **{
+            f"double_blocks.0.{x}_attn.{y}": s
+            for x in ("img", "txt")
+            for y, s in (("qkv", (24, 8)), ("proj", (8, 8)))
+        },
+        **{
+            f"double_blocks.0.{x}_mlp.{n}": s for x in ("img", "txt") for n, s in ((0, (48, 8)), (2, (8, 24)))
+        },
+        **{
+            "single_blocks.0.linear1": (72, 8),
+            "single_blocks.0.linear2": (8, 32),
+            "img_in": (8, 4),
+            "txt_in": (8, 4),
+        },
+        **{f"double_stream_modulation_{x}.lin": (48, 8) for x in ("img", "txt")},
+        **{f"{x}_in.{y}_layer": (8, 8) for x in ("time", "guidance") for y in ("in", "out")},
+        **{"single_stream_modulation.lin": (24, 8), "final_layer.linear": (4, 8)},
+    },
+    "qwen": {
+        **{
+            f"transformer_blocks.0.attn.{x}": (8, 8) for x in ("to_q", "add_k_proj", "to_out.0", "to_add_out")
+        },
+        **{f"transformer_blocks.0.{x}": (8, 8) for x in ("img_mlp.net.0.proj", "txt_mlp.net.2", "img_mod.1")},
+        **{"img_in": (8, 4), "txt_in": (8, 4), "proj_out": (4, 8), "norm_out.linear": (16, 8)},
+    },
+    "z_image": {
+        **{f"layers.0.attention.{x}": (8, 8) for x in ("to_q", "to_k", "to_v", "out")},
+        **{f"noise_refiner.1.feed_forward.{x}": (8, 8) for x in ("w1", "w2", "w3")},
+        "layers.0.adaLN_modulation.0": (32, 8),
+    },
+}
+
+
+@pytest.mark.parametrize("model", THEIRS)
+def test_other_transformers_have_the_names_that_diffusers_gives_them(tmp_path, model):
+    from diffusers.loaders import lora_conversion_utils
+    from safetensors.torch import load_file
+
+    convert = getattr(lora_conversion_utils, f"_convert_non_diffusers_{model}_lora_to_diffusers")
+    layers = {
+        f"diffusion_model.{n}": pair(*shape, seed=i) for i, (n, shape) in enumerate(THEIRS[model].items())
+    }
+    parts = ("{}.lora_up.weight", "{}.lora_down.weight") if model == "z_image" else PEFT
+    path = write(tmp_path / "a.safetensors", layers, parts)
+    theirs = convert(load_file(path))
+    save_lora(load_lora(path), tmp_path / "b.safetensors", format="diffusers")
+    ours = load_file(tmp_path / "b.safetensors")
+    assert {k for k in ours if "norm_out" not in k} == {k for k in theirs if "norm_out" not in k}
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours if "norm_out" not in k)
+    flat_file = write(tmp_path / "c.safetensors", {f"lora_unet_{flat(n[16:])}": x for n, x in layers.items()})
+    assert set(load_lora(flat_file)) == set(load_lora(path))
 
 
 # ---------------------------------------------------------------------------------------------------------
