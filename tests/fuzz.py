@@ -1,6 +1,6 @@
 """Mutate valid LoRA files and see that each is merged rightly or refused in one line.
 
-    python -m tests.fuzz --cases 10000
+    python tests/fuzz.py --cases 10000
 
 A case takes a file of the seed corpus, damages its header, keys, shapes, metadata or data, and runs
 ``lorarar merge`` on it and on an undamaged file. Then either the exit status is 2, standard error holds one
@@ -22,8 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-
-from tests.fuzz_files import DIALECTS, NUMPY, corpus, packed, sums, updates
+from fuzz_files import DIALECTS, NUMPY, corpus, packed, sums, updates
 
 SECONDS = 20
 OTHERS = ("BF16", "F8_E4M3", "F8_E5M2", "C64", "F4", "", "f32")

@@ -1,11 +1,11 @@
-"""A short run of the fuzz, whose long one is `python -m tests.fuzz --cases 10000`, and a test of it."""
+"""A short run of the fuzz, whose long one is `python tests/fuzz.py --cases 10000`, and a test of it."""
 
 import numpy as np
 import pytest
+from fuzz import run
+from fuzz_files import corpus, flat, packed, updates
 
 from lorarar.lora import delta_weight, load_lora, read, split, write
-from tests.fuzz import run
-from tests.fuzz_files import corpus, flat, packed, updates
 
 
 @pytest.mark.filterwarnings("ignore::lorarar.lora.LoRAWarning")

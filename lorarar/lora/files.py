@@ -7,9 +7,10 @@ import re
 import stat
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,7 +36,7 @@ def digest_of(path: Path) -> "Future[str]":
     return _HASHING.submit(_sha256, path.open("rb"))
 
 
-def _sha256(file: BinaryIO) -> str:
+def _sha256(file: BufferedReader) -> str:
     # Read, not mapped: a thread that looks at a map of a file which is cut short meanwhile ends the process.
     with file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -131,7 +132,8 @@ def _mapped(path: Path, file: safe_open) -> File:
                 f"{path}: {printable(key)} holds {entry['dtype']} numbers, expected F16, BF16, F32 or F64; "
                 "export the LoRA unquantised"
             )
-    tensors, finite = {}, True
+    tensors: dict[str, Tensor] = {}
+    finite = True
     for kind, entries in groupby(
         sorted(header.items(), key=lambda item: item[1]["data_offsets"]), lambda item: item[1]["dtype"]
     ):

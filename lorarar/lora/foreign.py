@@ -22,7 +22,7 @@ FOREIGN = (  # in a key → what it is
         "merged LoRA; have the trainer save LoRA and embedding as two files, and use that beside the merge",
     ),
     (
-        r"^oft_(unet|te)|\.b?oft_(blocks|diag|r|s)\b",
+        r"^(oft_unet|oft_te)|\.b?oft_(blocks|diag|r|s)\b",
         f"is an OFT, which turns weights; {_EXTRACT}",
     ),
     (r"\.on_input$|\.ia3_l\b", f"is an (IA)³ adapter, which scales activations; {_EXTRACT}"),

@@ -1,4 +1,4 @@
-"""Names of layers: what every dialect calls them, to and fro."""
+"""Names of layers: what every dialect calls them, read and written."""
 
 import re
 from functools import lru_cache

@@ -140,7 +140,7 @@ def _group(path: Path, tensors: Mapping[str, Tensor], convert: bool) -> _Read:
 
 
 # Which sides of a layer's weight, (out, in), a part's own sides multiply to.
-_SIDES = {"up": (0,), "down": (1,), "hada_w1_a": (0,), "hada_w1_b": (1,)}
+_SIDES: dict[str, tuple[int, ...]] = {"up": (0,), "down": (1,), "hada_w1_a": (0,), "hada_w1_b": (1,)}
 _SIDES |= {
     f"lokr_w{n}{side}": axes for n in (1, 2) for side, axes in (("", (0, 1)), ("_a", (0,)), ("_b", (1,)))
 }

@@ -24,8 +24,8 @@ def alike(content: LoRA, style: LoRA) -> tuple[LoRA, LoRA]:
         for layer in (*content, *style):
             for part in parts_of(layer):
                 users[part].add(layer)
-    clash = set().union(*(layers for layers in users.values() if len(layers) > 1))
-    content, style = (split(side, clash & side.keys()) for side in (content, style))
+    clash = {layer for layers in users.values() if len(layers) > 1 for layer in layers}
+    content, style = split(content, clash), split(style, clash)
     differ = [n for n in content if n in style and content[n][0].ndim != style[n][0].ndim]
     return _one_shape(content, differ), _one_shape(style, differ)
 
@@ -37,10 +37,11 @@ def _one_spelling(content: LoRA, style: LoRA) -> tuple[LoRA, LoRA]:
         if ours not in style and (theirs := alone.get(ours.replace(".", "_"))):
             more = max(ours, theirs, key=lambda n: n.count("."))
             names[0][ours] = names[1][theirs] = more
-    return tuple(
-        _with({renamed.get(n, n): pair for n, pair in side.items()}, side, renamed) if renamed else side
-        for side, renamed in zip((content, style), names, strict=True)
-    )
+    return _renamed(content, names[0]), _renamed(style, names[1])
+
+
+def _renamed(lora: LoRA, names: Renamed) -> LoRA:
+    return _with({names.get(n, n): pair for n, pair in lora.items()}, lora, names) if names else lora
 
 
 def _with(pairs: dict[str, Pair], lora: LoRA, renamed: Renamed) -> LoRA:
