@@ -23,7 +23,7 @@ FLOORS = (
     ("study",),
     ("bookkit",),
     ("bookkit.chapters", "bookkit.checks"),
-    ("book", "colab", "plots"),
+    ("book", "colab", "plots", "ui", "comfyui"),
     ("cli",),
 )
 LONG = {"lorarar.book", "lorarar.shoebox.zoo"}  # more than 450 lines, for now
