@@ -58,6 +58,7 @@ SPELLINGS = {  # stem → layer
     f"t5.{WI}": f"text_encoder_3.{WI}",
     f"text_encoders.t5xxl.transformer.{T5}": f"text_encoder_3.{T5}",
     f"text_encoder_3.{WI}": f"text_encoder_3.{WI}",
+    WI: f"text_encoder_3.{WI}",
     # Flux
     "lora_unet_double_blocks_7_img_attn_qkv": f"{DOUBLE}.attn.to_qkv",
     "lora_unet_double_blocks_7_txt_attn_qkv": f"{DOUBLE}.attn.to_added_qkv",

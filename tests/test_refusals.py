@@ -7,6 +7,7 @@ import pytest
 from handmade import KOHYA, PEFT, close, dense, flat, pair, updates, write
 from safetensors.numpy import save_file
 
+from lorarar.hypernet import Hypernetwork
 from lorarar.lora import LoRAError, LoRAWarning, load_lora
 
 BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
@@ -172,14 +173,16 @@ def test_what_is_no_lora_is_called_what_it_is(tmp_path, name):
         b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
         b"<!DOCTYPE html><html><body>Sign in</body></html>",
         b"\n  <html lang='en'>",
+        b"\xef\xbb\xbf<!-- a page -->",
         b'<?xml version="1.0"?><Error>AccessDenied</Error>',
         b'{"error":"Unauthorized","message":"The creator of this asset requires you to be logged in"}',
     ],
 )
 def test_what_came_instead_of_the_file_is_to_be_downloaded_again(tmp_path, content):
     (tmp_path / "a.safetensors").write_bytes(content)
-    with pytest.raises(LoRAError, match="download it again"):
-        load_lora(tmp_path / "a.safetensors")
+    for load in (load_lora, Hypernetwork.load):
+        with pytest.raises(LoRAError, match="download it again"):
+            load(tmp_path / "a.safetensors")
 
 
 def test_a_bias_of_zeros_changes_nothing_and_is_read_over(tmp_path):

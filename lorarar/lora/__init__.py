@@ -15,6 +15,7 @@ from lorarar.lora.adapter import (
 )
 from lorarar.lora.base import is_vague
 from lorarar.lora.config import Scaling
+from lorarar.lora.files import instead_of
 from lorarar.lora.formats import FORMATS, comfyui_format, own_format, readers, who_reads
 from lorarar.lora.fused import joined, split
 from lorarar.lora.lycoris import kernel_of
@@ -39,6 +40,7 @@ __all__ = [
     "describe",
     "fitted",
     "inherited",
+    "instead_of",
     "is_vague",
     "joined",
     "kernel_of",

@@ -84,13 +84,21 @@ _PICKLE = (
     "{} was not opened, since unpickling can run code; convert it to safetensors with the tool that made it"
 )
 _SIGNED_IN = "download it again, signed in where the site asks for it"
-_INSTEAD = {  # how a file begins → what it is in place of a LoRA
+_INSTEAD = {  # how a file begins → what came in place of the one that was asked for
     rb"version https://git-lfs": "is a pointer of Git LFS to a file; download it again (git lfs pull)",
-    rb"\s*(<!doctype|<html|<\?xml|<head)": f"is a web page, not a LoRA; {_SIGNED_IN}",
-    rb'\s*[{\[]\s*"': f"is a server's answer in JSON, not a LoRA; {_SIGNED_IN}",
+    rb"(\xef\xbb\xbf)?\s*<": f"is a web page; {_SIGNED_IN}",
+    rb'\s*[{\[]\s*"': f"is a server's answer in JSON; {_SIGNED_IN}",
+}
+_OTHER = {
     rb"PK|\x80[\x02-\x05]": _PICKLE.format("is a pickle, whatever its name ends in; it"),
     rb"$": "is empty, expected a .safetensors file; download or export it again",
-}  # fmt: skip
+    rb"": "is not a safetensors file; export the LoRA as .safetensors",
+}
+
+
+def instead_of(head: bytes) -> str | None:
+    """What a file that begins so is, where a download brought something else than the file."""
+    return next((what for begin, what in _INSTEAD.items() if re.match(begin, head, re.IGNORECASE)), None)
 
 
 def open_file(path: Path, check: Callable[[Path, Iterable[str]], None] | None = None) -> File:
@@ -101,10 +109,8 @@ def open_file(path: Path, check: Callable[[Path, Iterable[str]], None] | None = 
     """
     head = _regular(path)
     if head[8:9] != b"{":
-        for begin, what in _INSTEAD.items():
-            if re.match(begin, head, re.IGNORECASE):
-                raise LoRAError(f"{path}: {what}")
-        raise LoRAError(f"{path}: is not a safetensors file; export the LoRA as .safetensors")
+        other = next(what for begin, what in _OTHER.items() if re.match(begin, head))
+        raise LoRAError(f"{path}: {instead_of(head) or other}")
     try:
         with safe_open(path, "pt") as file:  # checks the header, and every tensor's size against the file's
             if check:

@@ -148,6 +148,8 @@ def layer_of(stem: str, model: str = "") -> tuple[str, str] | None:
         return stem, dialect
     if not component and re.match(r"(text_model|encoder\.layers)\.", name):
         component = "text_encoder"
+    if not component and re.match(r"encoder\.block\.\d", name):
+        component = "text_encoder_3"
     if component.startswith("text_encoder"):
         if "." not in name and re.match(r"(text_model_)?encoder_(layers|block)_\d|text_projection", name):
             name = _words(name)  # of CLIP or T5; another encoder's words are not known

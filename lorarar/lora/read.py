@@ -49,7 +49,8 @@ def load_lora(path: str | os.PathLike[str], *, convert: bool = False) -> LoRA:
     tensors, metadata, finite = open_file(path, refuse_foreign)
     source = Source(path.name if path == given else f"{given.resolve().name}/{path.name}", digest_of(path))
     layers, stems, dialects, model = _group(path, tensors, convert)
-    configs = configs_of(path, metadata, any(dialect.startswith("peft") for dialect in dialects))
+    peft = path.name == "adapter_model.safetensors" or any("base_model.model." in s for s in stems.values())
+    configs = configs_of(path, metadata, peft)
     lora = LoRA(dialect=", ".join(sorted(dialects)), metadata=metadata, sources=[source], model=model)
     for layer, parts in sorted(layers.items()):
         up, down, rank = (_plain if "up" in parts or "down" in parts else _converted)(
