@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from lorarar.lora import LoRA, LoRAError
+from lorarar.lora import LoRA, LoRAError, instead_of
 from lorarar.merging import batches, matching, parallel
 
 PARTS = {"query": "to_q", "key": "to_k", "value": "to_v", "output": "to_out.0"}
@@ -147,9 +147,11 @@ class Hypernetwork(nn.Module):
         path = Path(path)
         try:
             with path.open("rb") as file:
-                head = file.read(16)
+                head = file.read(512)
         except OSError as error:
             raise LoRAError(f"{path}: cannot be read: {error.strerror}") from None
+        if head[8:9] != b"{" and (instead := instead_of(head)):
+            raise LoRAError(f"{path}: {instead}")
         metadata: dict[str, str] = {}
         try:
             if head[8:9] == b"{":

@@ -17,14 +17,14 @@ FLOORS = (
     ("records",),
     ("pipelines",),
     ("klora", "images"),
-    ("train", "judging"),
+    ("train", "judging", "bench"),
     ("shoebox.models",),
     ("shoebox.zoo",),
     ("study",),
     ("bookkit",),
     ("bookkit.chapters", "bookkit.checks"),
-    ("book", "colab", "plots"),
-    ("cli", "bench"),
+    ("book", "colab", "plots", "ui", "comfyui"),
+    ("cli",),
 )
 LONG = {"lorarar.book", "lorarar.shoebox.zoo"}  # more than 450 lines, for now
 UPWARDS = {

@@ -5,6 +5,7 @@ import math
 import torch
 
 from lorarar.lora import LoRA, LoRAError, Pair
+from lorarar.merging.alike import alike
 from lorarar.merging.pairs import (
     Progress,
     apply_weights,
@@ -44,6 +45,7 @@ def np_lora(
         raise LoRAError(f"mu {mu}: expected a number from 0 (direct sum) to inf (hard projection)")
     if directions is not None and directions < 1:
         raise LoRAError(f"directions {directions}: expected at least 1, or none for all")
+    content, style = alike(content, style)
     share = 1.0 if math.isinf(mu) else mu / (1 + mu)
 
     def work(layer: str) -> Pair:
@@ -59,6 +61,6 @@ def np_lora(
 
     shared = matching(content, style)
     merged = one_sided(content, style, content_weight, style_weight)
-    pairs = parallel(work, shared, content[shared[0]][0].device, progress)
+    pairs = parallel(work, shared, next(iter(content.values()))[0].device, progress)
     merged.update(zip(shared, pairs, strict=True))
     return in_order_of(content, style, merged)

@@ -204,7 +204,7 @@ def _record_judges(options: argparse.Namespace) -> Path:
 
 
 def _record_ladder(options: argparse.Namespace) -> Path:
-    from lorarar.book import inside, save_recorded
+    from lorarar.records import inside, save_recorded
 
     scale = find_scale(options.scale)
     found = ladder.measure(scale, options.device, seed=options.seed, progress=not options.quiet)
@@ -212,7 +212,7 @@ def _record_ladder(options: argparse.Namespace) -> Path:
     return save_recorded(
         options.record or record_name(scale, "rho"),
         found,
-        command=f"python -m lorarar.study ladder --scale {scale.name}",
+        command=f"lorarar study ladder --scale {scale.name}",
         seed=options.seed,
         scale=scale.name,
         inputs=inside(

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
-from lorarar.bookkit import figures, records
-from lorarar.bookkit.claims import Claim, sign_verdict, verdict
+from lorarar.bookkit import records
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import (
-    DIRECT,
-    GREY,
-    INK,
-    MERGED,
-    NAMES,
-    OTHER,
-    STYLE,
-    SUBJECT,
-    framed,
-    interval,
     judge_of,
 )
-from lorarar.bookkit.tables import table
-from lorarar.study.records import from_record
 from lorarar.judging import Entry
 from lorarar.shoebox import zoo
 from lorarar.study import statistics
+from lorarar.study.records import from_record
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas.io.formats.style import Styler
     from torch import Tensor
 
     from lorarar.lora import LoRA
-    from lorarar.study.ruler import Error
 
 Weights = tuple[float, float]
 FULL, EVEN, SUBJECT_FIRST, STYLE_FIRST = (1.0, 1.0), (0.7, 0.7), (1.0, 0.5), (0.5, 1.0)

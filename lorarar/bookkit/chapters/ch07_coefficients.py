@@ -13,13 +13,13 @@ from scipy.stats import rankdata
 
 from lorarar import Hypernetwork
 from lorarar.bookkit import style
-from lorarar.bookkit.claims import PARTLY, Claim, verdict
+from lorarar.bookkit.claims import Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import heat_maps, legend_below, panels
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
 from lorarar.hypernet import layers_of
-from lorarar.lora import LoRA, delta_weight
+from lorarar.lora import LoRA
 from lorarar.merging import Gates
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import subjects

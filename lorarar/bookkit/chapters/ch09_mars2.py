@@ -216,7 +216,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "agree with the critic's no better than chance": f.kappa_lorarar < 0.1 and f.kappa_ziplora < 0.1,
         "CLIP-T ranks the twelve ways to merge nearly backwards": f.rank_CLIP_T_high < 0,
         "DINO's order has nothing to do with it": f.rank_DINO_low < 0 < f.rank_DINO_high,
-        "CLIP-I follows it in part": 0 < f.rank_CLIP_I_low and f.rank_CLIP_I < 0.8,
+        "CLIP-I follows it in part": f.rank_CLIP_I_low > 0 and f.rank_CLIP_I < 0.8,
         "Both judges accept picture a, and each is fooled once": (
             f.opening_right == 2 and f.opening_wrong == 2 and f.opening_mars2_b and f.opening_critic_c
         ),
