@@ -216,7 +216,7 @@ def statements(f: Facts) -> dict[str, bool]:
     halves = f.rho_subject_rank_4, f.rho_style_rank_4, f.rho_subject_largest_50, f.rho_style_largest_50
     return {
         "what the base model does anyway, a LoRA cannot claim": f.subject_base < 0.2 < 0.9 < f.subject_lora,
-        "All of them belong to training pairs": f.weak == f.weak_train > 0,
+        "All three belong to training pairs": f.weak == f.weak_train == 3,
         "Small is not weak": f.strength > 0.2,
         "More than half of what the LoRA gained is learnt by heart": 0
         < 1 - f.loss_new
@@ -238,7 +238,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "while the pictures get worse": f.right_style_20 < f.right_style_100 - 0.1,
         "the loss falls as long as the strength grows to one": f.own_25 < f.own_50 < f.own_75 < f.own_100
         and f.own_125 < f.own_100,
-        "lowest for a LoRA at three quarters of its strength": f.new_75
+        "lowest at three quarters of a LoRA's strength": f.new_75
         > max(f.new_25, f.new_50, f.new_100, f.new_125),
         "beyond full strength the LoRA soon does harm": f.new_125 < 0,
         "with the strength its share rises": f.right_strength_50 + 0.1 < f.right_style_100,
