@@ -18,7 +18,7 @@ WRONG = ("other subject", "other style", "photo", "other thing", "neither")
 
 
 def references(name: str) -> np.ndarray:
-    """Return the pictures of a subject or style that judges compare with: unseen views, (n, h, w, 3) uint8."""
+    """Return what judges compare with: pictures of a subject or style that no LoRA was trained on."""
     return zoo.pictures(name, seed=1)[0]
 
 
@@ -72,14 +72,14 @@ def scored(
 
     Args:
         pairs: of a subject and a style.
-        shows: {judge: which images show the subject or style of that name}; its score is 1 for subject and style.
+        shows: {judge: which images show the subject or style of that name}; subject and style score 1.
         clip: for CLIP-I and CLIP-T.
         dino: for DINO.
         seed: of the drawings.
 
     Returns:
-        {score: (pairs, 6)}, the right delivery first, "sum of three" among them; and {metric: (pairs,)}, by how
-        much a reference that is simply copied scores higher than the right delivery.
+        {score: (pairs, 6)}, the right delivery first, "sum of three" among them; and {metric: (pairs,)}, by
+        how much a reference that is simply copied scores higher than the right delivery.
     """
     rng = np.random.default_rng([seed, 10])
     rows: list[dict[str, np.ndarray]] = []
