@@ -251,7 +251,7 @@ def claims(f: Facts) -> list[Claim]:
             "A vision-language model, asked for one axis at a time, is fit to judge",
             "LoRA.rar, supplement §A1.1",
             f"LLaVA-Critic was not run. The miniature is not fit: {accurate:.0%} on its worse axis in "
-            f"drawings, and it finds the subject in {f.mars2_subject_base:.0%} of images of a model that never met it",
+            f"drawings, and it finds the subject in {f.mars2_subject_base:.0%} of images without it",
             verdict(accurate >= AIM and f.mars2_subject_base <= 0.1 and f.kappa_all >= 0.6),
         ),
         Claim(
@@ -275,15 +275,15 @@ def claims(f: Facts) -> list[Claim]:
             "The judge tells right from wrong where the standard metrics do not",
             "LoRA.rar, §4 and supplement §A2.1",
             f"this holds for drawings: against the kind of mistake that is hardest for it, the miniature "
-            f"prefers the right one in {f.least_mars2:.0%} of orders, the best metric in {f.least_metric:.0%}, "
-            f"{points(ahead)}. On generated images the miniature is no judge",
+            f"prefers the right one in {f.least_mars2:.0%} of orders, the best metric in "
+            f"{f.least_metric:.0%}, {points(ahead)}. On generated images the miniature is no judge",
             PARTLY if f.ahead_low > 0 else verdict(False, against=f.ahead_high < 0),
         ),
         Claim(
             "two_judges",
             "The ranking of methods does not depend on the judge",
             "an open question of the public summary",
-            f"the first {f.same_places} of twelve places are the same by both; of the rest the order differs: "
+            f"the first {f.same_places} of twelve places are the same by both, the others are not: "
             f"rank correlation {f.order:.2f} ({f.order_low:.2f} to {f.order_high:.2f}), κ {f.kappa_all:.2f}",
             REPRODUCED if f.order_low >= 0.9 else PARTLY if f.same_places >= 3 else NOT_AT_THIS_SCALE,
         ),
