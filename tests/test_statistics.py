@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lorarar.judge import Entry, bootstrap, difference
+from lorarar.judging import Entry, bootstrap, difference
 from lorarar.study import statistics
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lorarar.metrics import Encoder, image_similarity, text_similarity
-from lorarar.shoebox import styles, subjects, world, zoo
+from lorarar.judging import Encoder, image_similarity, text_similarity
+from lorarar.shoebox import zoo
+from lorarar.shoebox.world import styles, subjects, world
 
 WRONG = ("other subject", "other style", "photo", "other thing", "neither")
 """In which way deliveries two to six are wrong; "photo" ignores the style, "other thing" the subject."""

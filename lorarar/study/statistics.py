@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from lorarar.judge import Entry, Verdicts, by_pair
+from lorarar.judging import Entry, Verdicts, by_pair
 
 RESAMPLES = 10_000
 LEVEL = 0.95

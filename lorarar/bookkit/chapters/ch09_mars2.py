@@ -14,8 +14,8 @@ from lorarar.bookkit.claims import NOT_AT_THIS_SCALE, PARTLY, REPRODUCED, Claim,
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import GREY, HUES, INK, JUDGES, interval, name_of, points
 from lorarar.bookkit.tables import table
-from lorarar.judge import Entry, bootstrap
-from lorarar.shoebox import eyes as examination
+from lorarar.judging import Entry, bootstrap
+from lorarar.shoebox.models import examination
 from lorarar.study import orders, statistics
 
 if TYPE_CHECKING:
