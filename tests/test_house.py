@@ -21,6 +21,7 @@ FLOORS = (
     ("shoebox.zoo",),
     ("study",),
     ("bookkit",),
+    ("bookkit.chapters", "bookkit.checks"),
     ("book", "colab", "plots"),
     ("cli", "bench"),
 )

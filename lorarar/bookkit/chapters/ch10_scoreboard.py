@@ -69,6 +69,7 @@ def recorded(scale: str) -> Facts:
         _names(test),
         _missing_row(scale),
         _cost(scale),
+        behind=-facts.duel,
         place_ziplora=test.merges.index("ziplora") + 1,
         place_lorarar=test.merges.index("lorarar") + 1,
         confirmed=found.count(1),
@@ -182,7 +183,7 @@ def _cost(scale: str) -> dict[str, float]:
 def made_again(
     board: Board, methods: tuple[str, ...], pairs: int, scale: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Merge and draw the first image of some pairs now: (pairs, methods, h, w, 3) uint8, and the recorded ones."""
+    """Merge and draw the first image of some pairs, (pairs, methods, h, w, 3) uint8, and get the recorded."""
     setting = cells.setting("test", scale, progress=False)
     chosen = board.pairs[:pairs]
     made = []
@@ -196,7 +197,7 @@ def made_again(
 
 
 def judged_again(board: Board, images: np.ndarray, methods: tuple[str, ...], scale: str) -> float:
-    """Let the judge of the tables see images (pairs, methods, …): which share of verdicts is the recorded one."""
+    """Let the judge see images (pairs, methods, …): which share of verdicts is the recorded one."""
     shows = find_judge(board.judge, scale).shows
     same: list[bool] = []
     for p, pair in enumerate(board.pairs[: len(images)]):

@@ -1,0 +1,193 @@
+"""Appendix on the judges: families, the hardest rivals, the blur of the VAE, metrics on generated images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from math import comb
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lorarar.bookkit import board as boards
+from lorarar.bookkit import figures, records
+from lorarar.bookkit.claims import Claim
+from lorarar.bookkit.facts import Facts
+from lorarar.bookkit.style import GREY, HUES, SUBJECT, framed, name_of
+from lorarar.judging import Encoder, image_similarity, text_similarity
+from lorarar.scales import find_scale, local
+from lorarar.shoebox import zoo
+from lorarar.shoebox.models.examination import Case, balanced_accuracy, cases
+from lorarar.study import orders
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lorarar.bookkit.board import Board
+
+Shows = Callable[[str, np.ndarray], np.ndarray]
+AXES = ("subject", "style")
+METRICS = ("CLIP-I", "DINO", "CLIP-T")
+ENCODER = {"subject": "DINO", "style": "CLIP-I"}  # the metric that the papers use for an axis
+WRONGLY = "#d52d2d"
+
+
+def recorded(scale: str) -> Facts:
+    """Return the numbers of the judge's card and of its recorded examination."""
+    card, exam = judge_card(scale), records.recorded(f"judges{records.suffix(scale)}")
+    families = card["subject"]["hard, by family"]
+    wrong = {a: exam["reports"][exam["chosen"]][a]["confusion"]["no, said yes"] for a in AXES}
+    return Facts(
+        single_subject=card["subject"]["balanced accuracy, hard"],
+        single_style=card["style"]["balanced accuracy, hard"],
+        family_glowing=families["glowing"],
+        family_least=min(families.values()),
+        family_most=max(families.values()),
+        fooled_subject=wrong["subject"],
+        fooled_style=wrong["style"],
+    )
+
+
+def judge_card(scale: str) -> dict:
+    """Return what the miniature's card says of single questions about drawings that it never saw."""
+    path = local(find_scale(scale).judge) / "card.json"
+    return json.loads(path.read_text())["held-out drawings"]
+
+
+def some_cases(scale: str, names: tuple[str, ...]) -> list[Case]:
+    """Return the cases of the recorded examination that are about some names."""
+    exam = records.recorded(f"judges{records.suffix(scale)}")
+    return [case for case in cases(exam["each"], exam["seed"]) if case.name in names]
+
+
+def live(
+    answers: Mapping[str, Mapping[str, np.ndarray]],
+    soft: Mapping[str, Mapping[str, np.ndarray]],
+    drawn: list[Case],
+    follows: np.ndarray,
+    scale: str,
+) -> Facts:
+    """Return the numbers of this run.
+
+    Args:
+        answers: {judge: {name: what it says of the drawings, (n,) bool}}.
+        soft: the same after the drawings have been through the VAE.
+        drawn: the cases.
+        follows: (metrics, 3), agreement with the judge about subject, style and both.
+        scale: of the run.
+    """
+    exam = records.recorded(f"judges{records.suffix(scale)}")
+    facts = {}
+    for judge in answers:
+        same = [
+            answers[judge][case.name] == (np.array(list(exam["verdicts"][judge][case.name])) == "1")
+            for case in drawn
+        ]
+        facts[f"same_{judge}"] = np.mean(same)
+        for kind, said in (("clear", answers), ("soft", soft)):
+            yes = np.concatenate([case.yes for case in drawn])
+            facts[f"{kind}_{judge}"] = balanced_accuracy(
+                yes, np.concatenate([said[judge][c.name] for c in drawn])
+            )
+    both = {f"follows_{m.replace('-', '_')}": follows[i, 2] for i, m in enumerate(METRICS)}
+    return Facts(facts, both)
+
+
+def statements(f: Facts) -> dict[str, bool]:
+    """Return each finding of the prose with whether it holds."""
+    return {
+        "Glowing pictures are the hardest": f.family_glowing <= f.family_least,
+        "The verdicts are those of the record": min(f.same_mars2, f.same_critic) >= 0.95,
+        "The blur of the VAE alone costs the judges next to nothing": (
+            max(f.clear_mars2 - f.soft_mars2, f.clear_critic - f.soft_critic) < 0.05
+        ),
+        "CLIP-T points to the wrong one of two images": f.follows_CLIP_T < 0.45,
+        "CLIP-I is somewhat better than a coin": 0.5 < f.follows_CLIP_I < 0.7,
+    }
+
+
+def claims(_: Facts) -> list[Claim]:
+    """Return no claims: those about judging stand in the chapter."""
+    return []
+
+
+def by_family(scale: str) -> Figure:
+    """Draw the miniature's balanced accuracy on single questions about the subject, by the image's family."""
+    shares = judge_card(scale)["subject"]["hard, by family"]
+    ordered = dict(sorted(shares.items(), key=lambda item: -item[1]))
+    return figures.bars(ordered, label="balanced accuracy", colours=dict.fromkeys(ordered, SUBJECT))
+
+
+def hardest(scale: str, axis: str, count: int = 6) -> Figure:
+    """Show rivals beside a reference of what they are taken for: those first that deceive both judges."""
+    exam = records.recorded(f"judges{records.suffix(scale)}")
+    chosen = exam["chosen"]
+    other = next(name for name in exam["verdicts"] if name != chosen)
+    rivals = []
+    for case in cases(exam["each"], exam["seed"]):
+        for i in np.flatnonzero(~case.yes) if case.axis == axis else []:
+            fooled = [exam["verdicts"][judge][case.name][i] == "1" for judge in (chosen, other)]
+            rivals.append((*fooled, exam["scores"][ENCODER[axis]][case.name][i], case, int(i)))
+    once: dict[str, tuple] = {}  # the hardest of each name
+    for rival in sorted(rivals, key=lambda rival: rival[:3], reverse=True):
+        once.setdefault(rival[3].name, rival)
+    tiles, titles = [], []
+    for fooled, _, _, case, i in list(once.values())[:count]:
+        edge = WRONGLY if fooled else SUBJECT
+        tiles += [framed(case.references[0], "#ffffff"), framed(case.images[i], edge, width=3)]
+        titles += [case.name.replace(" illustration", ""), "rival"]
+    return figures.image_grid(np.stack(tiles), titles=titles, per_row=4, width=5.2)
+
+
+def best_of(board: Board, methods: tuple[str, ...]) -> Figure:
+    """Draw the best case over the number of images, averaged over every choice of them."""
+    images = board.of(methods[0]).shape[1]
+
+    def curve(hits: np.ndarray) -> list[float]:
+        missed = [[comb(images - int(h), k) / comb(images, k) for h in hits] for k in range(1, images + 1)]
+        return [1 - float(np.mean(row)) for row in missed]
+
+    return figures.lines(
+        range(1, images + 1),
+        {name_of(m): curve(board.of(m).sum(1)) for m in methods},
+        xlabel="images of each pair",
+        ylabel="pairs with a right one",
+        colours={name_of(m): HUES.get(m, GREY) for m in methods},
+    )
+
+
+def followed(board: Board, clip: Encoder, dino: Encoder, pairs: int) -> np.ndarray:
+    """Return how often metrics put two images of one pair in the order of the judge: (metrics, 3).
+
+    Columns are the verdicts on subject, style and both; a tie counts half.
+    """
+    sheet = board.pictures()[:pairs]
+    measured: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
+    for (subject, style), images in zip(board.pairs, sheet, strict=False):
+        words = zoo.words(style=style, cls=zoo.class_of(subject))
+        measured["CLIP-I"].append(image_similarity(clip, images, orders.references(style)))
+        measured["DINO"].append(image_similarity(dino, images, orders.references(subject)))
+        measured["CLIP-T"].append(text_similarity(clip, images, words))
+    return np.array(
+        [
+            [_order(scores, board, axis) for axis in ("subject", "style", "right")]
+            for scores in measured.values()
+        ]
+    )
+
+
+def _order(scores: list[np.ndarray], board: Board, axis: boards.Axis) -> float:
+    found = []
+    for p, row in enumerate(scores):
+        yes = np.array([board.of(m, axis)[p, 0] for m in board.methods])
+        if yes.any() and not yes.all():
+            gaps = np.subtract.outer(row[yes], row[~yes])
+            found.append((gaps > 0).mean() + 0.5 * (gaps == 0).mean())
+    return float(np.mean(found)) if found else 0.5
+
+
+def followed_table(follows: np.ndarray) -> Figure:
+    """Show `followed` as a heat map."""
+    return figures.heat_maps(
+        {"in the critic's order": follows}, rows=METRICS, columns=["subject", "style", "both"]
+    )
