@@ -67,6 +67,12 @@ def prefers(scores: np.ndarray) -> np.ndarray:
     return ((right > wrong) + 0.5 * (right == wrong)).mean(0)
 
 
+def picks(scores: np.ndarray) -> np.ndarray:
+    """Return whether the right delivery scores highest of six, ties shared: (orders, 6) to (orders,)."""
+    top = scores >= scores.max(1, keepdims=True) - 1e-12
+    return (top / top.sum(1, keepdims=True))[:, 0]
+
+
 @torch.no_grad()
 def through_vae(vae: AutoencoderKL, images: np.ndarray) -> np.ndarray:
     """Return what is left of images (n, h, w, 3) uint8 when they have been coded and decoded by the VAE."""
