@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorarar.bookkit import board as boards
-from lorarar.bookkit.blind import OPEN, SHOWN, Exhibit, JudgeYourself
+from lorarar.bookkit.blind import OPEN, SHOWN, Exhibit, BlindControl
 from lorarar.bookkit.chapters import ch10_scoreboard as ch10
 from lorarar.bookkit.frames import Frames
 from lorarar.study import statistics
@@ -32,7 +32,7 @@ def lenient(name, images):
 @pytest.fixture
 def control():
     ASKED.clear()
-    return JudgeYourself(exhibits(), {"MARS²": strict, "the critic": lenient})
+    return BlindControl(exhibits(), {"MARS²": strict, "the critic": lenient})
 
 
 def test_nobody_is_asked_before_the_reader_has_answered(control):

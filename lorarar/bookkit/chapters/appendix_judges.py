@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -14,18 +13,20 @@ from lorarar.bookkit import figures, records
 from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import GREY, HUES, SUBJECT, framed, name_of
-from lorarar.judging import Encoder, image_similarity, text_similarity
+from lorarar.judging import image_similarity, load_encoder, text_similarity
+from lorarar.pipelines import load_pipeline
 from lorarar.scales import find_scale, local
 from lorarar.shoebox import zoo
-from lorarar.shoebox.models.examination import Case, balanced_accuracy, cases
+from lorarar.shoebox.models.examination import balanced_accuracy, cases
 from lorarar.study import orders
+from lorarar.study.metrics import encoders
+from lorarar.study.verdicts import find_judge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lorarar.bookkit.board import Board
 
-Shows = Callable[[str, np.ndarray], np.ndarray]
 AXES = ("subject", "style")
 METRICS = ("CLIP-I", "DINO", "CLIP-T")
 ENCODER = {"subject": "DINO", "style": "CLIP-I"}  # the metric that the papers use for an axis
@@ -54,43 +55,34 @@ def judge_card(scale: str) -> dict:
     return json.loads(path.read_text())["held-out drawings"]
 
 
-def some_cases(scale: str, names: tuple[str, ...]) -> list[Case]:
-    """Return the cases of the recorded examination that are about some names."""
-    exam = records.recorded(f"judges{records.suffix(scale)}")
-    return [case for case in cases(exam["each"], exam["seed"]) if case.name in names]
+def asked_again(names: tuple[str, ...], scale: str) -> Facts:
+    """Ask both judges again about the drawings of some names, as they are and through the VAE.
 
-
-def live(
-    answers: Mapping[str, Mapping[str, np.ndarray]],
-    soft: Mapping[str, Mapping[str, np.ndarray]],
-    drawn: list[Case],
-    follows: np.ndarray,
-    scale: str,
-) -> Facts:
-    """Return the numbers of this run.
-
-    Args:
-        answers: {judge: {name: what it says of the drawings, (n,) bool}}.
-        soft: the same after the drawings have been through the VAE.
-        drawn: the cases.
-        follows: (metrics, 3), agreement with the judge about subject, style and both.
-        scale: of the run.
+    Returns:
+        For each judge the share of verdicts that are the recorded ones ("same"), and its balanced accuracy on
+        the drawings ("clear") and on what the VAE leaves of them ("soft").
     """
     exam = records.recorded(f"judges{records.suffix(scale)}")
-    facts = {}
-    for judge in answers:
-        same = [
-            answers[judge][case.name] == (np.array(list(exam["verdicts"][judge][case.name])) == "1")
-            for case in drawn
-        ]
-        facts[f"same_{judge}"] = np.mean(same)
-        for kind, said in (("clear", answers), ("soft", soft)):
-            yes = np.concatenate([case.yes for case in drawn])
-            facts[f"{kind}_{judge}"] = balanced_accuracy(
-                yes, np.concatenate([said[judge][c.name] for c in drawn])
-            )
-    both = {f"follows_{m.replace('-', '_')}": follows[i, 2] for i, m in enumerate(METRICS)}
-    return Facts(facts, both)
+    vae = load_pipeline(scale).vae
+    clear = [case for case in cases(exam["each"], exam["seed"]) if case.name in names]
+    soft = [case._replace(images=orders.through_vae(vae, case.images)) for case in clear]
+    facts = Facts()
+    for judge in ("mars2", "critic"):
+        shows = find_judge(judge, scale).shows
+        said = [[shows(case.name, case.images) for case in drawn] for drawn in (clear, soft)]
+        known = [np.array(list(exam["verdicts"][judge][case.name])) == "1" for case in clear]
+        yes = np.concatenate([case.yes for case in clear])
+        facts |= {
+            f"same_{judge}": np.mean(np.concatenate(said[0]) == np.concatenate(known)),
+            f"clear_{judge}": balanced_accuracy(yes, np.concatenate(said[0])),
+            f"soft_{judge}": balanced_accuracy(yes, np.concatenate(said[1])),
+        }
+    return facts
+
+
+def live(follows: np.ndarray) -> Facts:
+    """Return how often each metric follows the judge about both axes; follows as in `followed`."""
+    return Facts({f"follows_{m.replace('-', '_')}": follows[i, 2] for i, m in enumerate(METRICS)})
 
 
 def statements(f: Facts) -> dict[str, bool]:
@@ -156,11 +148,12 @@ def best_of(board: Board, methods: tuple[str, ...]) -> Figure:
     )
 
 
-def followed(board: Board, clip: Encoder, dino: Encoder, pairs: int) -> np.ndarray:
+def followed(board: Board, scale: str, pairs: int) -> np.ndarray:
     """Return how often metrics put two images of one pair in the order of the judge: (metrics, 3).
 
     Columns are the verdicts on subject, style and both; a tie counts half.
     """
+    clip, dino = (load_encoder(source) for source in encoders(scale))
     sheet = board.pictures()[:pairs]
     measured: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
     for (subject, style), images in zip(board.pairs, sheet, strict=False):
