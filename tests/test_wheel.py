@@ -1,6 +1,7 @@
 """The wheel, installed where there is nothing but what its base dependencies ask for."""
 
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -39,8 +40,12 @@ def closure(names):
 def python(tmp_path_factory):
     """The interpreter of an environment with the wheel and links to its base dependencies alone."""
     folder = tmp_path_factory.mktemp("wheel")
+    (folder / "source").mkdir()
+    for name in ("lorarar", "pyproject.toml", "README.md", "LICENSE"):  # setuptools builds in place
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / "source" / name)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "--wheel-dir", folder, ROOT], check=True)
+    subprocess.run([*build, "--wheel-dir", folder, folder / "source"], check=True)
     (wheel,) = folder.glob("lorarar-*.whl")
     venv.create(folder / "env", with_pip=False)
     (site,) = (folder / "env" / "lib").glob("python*/site-packages")
@@ -94,6 +99,14 @@ def test_a_missing_extra_is_named_with_the_command_that_mends_it(python, files, 
     assert f"pip install 'lorarar[{extra}]'" in line
     assert done.returncode == 2
     assert {path.name for path in files.iterdir()} == {"content.safetensors", "style.safetensors"}
+
+
+def test_missing_data_are_named_with_the_command_that_mends_it(python):
+    code = (
+        "from lorarar.scales import local\ntry: local('data/shoebox/base')\nexcept ValueError as e: print(e)"
+    )
+    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True)
+    assert "git clone" in done.stdout and "LORARAR_DATA" in done.stdout, done.stderr
 
 
 def test_the_wheel_says_that_it_is_typed(python):

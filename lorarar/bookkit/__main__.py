@@ -67,25 +67,32 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from lorarar.bookkit.facts import broken
     from lorarar.bookkit.ledger import differences, ledger, live_values
     from lorarar.bookkit.runs import run
 
     failed = False
     for path in _chosen(options):
-        found = live_values(path, run(path, options.scale, options.seed), options.scale)
+        executed = run(path, options.scale, options.seed)
+        found = live_values(path, executed, options.scale)
         lines = differences(ledger(path.stem).get(options.scale, {}), found)
+        lines += [f"rewrite: {sentence}" for sentence in broken(executed)]
         failed |= bool(lines)
         print(f"{path.stem} at scale {options.scale}: {'; '.join(lines) or 'as in the ledger'}")
     return int(failed)
 
 
 def _ledger(options: argparse.Namespace) -> int:
+    from lorarar.bookkit.facts import broken
     from lorarar.bookkit.ledger import live_values, write_ledger
     from lorarar.bookkit.runs import run
 
     for path in _chosen(options):
-        found = live_values(path, run(path, options.scale, options.seed), options.scale)
+        executed = run(path, options.scale, options.seed)
+        found = live_values(path, executed, options.scale)
         print(write_ledger(path.stem, options.scale, found).relative_to(ROOT))
+        for sentence in broken(executed):
+            print(f"  rewrite: {sentence}")
     return 0
 
 

@@ -41,6 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `lorarar info FILE | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        print(
+            f"lorarar: `lorarar {options.command}` needs {error.name}, which is not installed: "
+            f"pip install 'lorarar[{extra}]'",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
         print(f"lorarar: {one_line(error)}", file=sys.stderr)
         return 2
@@ -51,6 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     return 0
 
+
+EXTRAS = {
+    **dict.fromkeys(("diffusers", "peft", "transformers", "accelerate", "PIL"), "train"),
+    **dict.fromkeys(("openai", "sklearn", "scipy"), "judge"),
+    **dict.fromkeys(("matplotlib", "pandas", "ipywidgets", "IPython", "papermill", "nbformat"), "book"),
+    "gradio": "ui",
+}
+"""Which extra of the package brings a module that is missing."""
 
 COMMANDS = [
     add_info,

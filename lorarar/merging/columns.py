@@ -21,13 +21,13 @@ from lorarar.merging.pairs import (
     parallel,
     working_dtype,
 )
+from lorarar.options import RESTS
 
 # The C library gives freed memory back to the system, which takes its time to hand it out again, unless a
 # block as large as this was freed before (glibc's dynamic threshold, 32 MB at most; elsewhere no effect).
 torch.empty(31 << 20, dtype=torch.uint8)
 
 FLAVOURS = ("delta", "factors")
-RESTS = ("average", "sum")
 
 
 def _block(size: int, device: torch.device) -> Tensor:

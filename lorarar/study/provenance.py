@@ -27,13 +27,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorarar.scales import data_folder
+
 FACTS = ("sha256", "bytes", "command", "seed", "seconds", "machine", "date")
 """What the manifest says of each artefact."""
-
-
-def data_folder() -> Path:
-    """Return the folder of artefacts, as `lorarar.scales.data_folder` does, without importing torch."""
-    return Path(os.environ.get("LORARAR_DATA") or Path(__file__).resolve().parents[2] / "data")
 
 
 def files_of(path: Path) -> list[Path]:

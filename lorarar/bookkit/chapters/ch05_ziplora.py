@@ -14,7 +14,7 @@ from lorarar.bookkit.controls import Control
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.images import Seen, images_of, judged
 from lorarar.bookkit.pictures import reference
-from lorarar.bookkit.records import Recorded, experiment, suffix
+from lorarar.bookkit.records import Recorded, experiment, sheet, suffix
 from lorarar.bookkit.records import recorded as load_record
 from lorarar.judging import Verdicts, by_pair, difference
 from lorarar.merging import direct, ziplora
@@ -92,9 +92,7 @@ def live(
     swept: Mapping[float, Coefficients],
     swept_errors: Mapping[float, tuple[float, float]],
     *,
-    slow: Coefficients,
     seconds: float,
-    image_seconds: float,
     again: tuple[float, float],
 ) -> Facts:
     """Return the numbers that the chapter computed.
@@ -106,17 +104,15 @@ def live(
         errors: ρ of either side by merge.
         swept: the coefficients by λ.
         swept_errors: ρ of either side by λ.
-        slow: coefficients after a few steps at a tiny learning rate.
         seconds: that the optimisation took.
-        image_seconds: that one picture takes.
         again: agreement with the recorded verdicts, and the largest mean difference in grey levels.
     """
     first, half, last = (lessons(history["dot"], at) for at in (0, 0.5, 1))
     none, most = min(swept), max(swept)
-    every = torch.cat([torch.cat(both) for both in found["dot"].values()])
+    every = torch.cat([torch.cat(flat(coefficients)) for coefficients in found.values()])
     facts = Facts(
         layers=len(found["dot"]),
-        coefficients=len(every),
+        coefficients=len(every) // len(found),
         lowest=every.min(),
         highest=every.max(),
         loss_first=first,
@@ -126,9 +122,7 @@ def live(
         loss_cosine_last=lessons(history["cosine"], 1),
         share_dot=settings["similarity"] * history["dot"]["similarity"][0] / first,
         share_cosine=settings["similarity"] * history["cosine"]["similarity"][0] / first,
-        slow_moved=max(float((m - 1).abs().max()) for both in slow.values() for m in both),
         seconds=seconds,
-        images_instead=seconds / image_seconds,
         again_agreement=again[0],
         again_levels=again[1],
         rho_none=max(swept_errors[none]),
@@ -177,7 +171,7 @@ def cosine(coefficients: Coefficients) -> float:
 
 
 def again(images: Mapping[str, np.ndarray], seen: Mapping[str, Seen], scale: str) -> tuple[float, float]:
-    """Compare images of the pair with the record's: share of equal verdicts, largest mean difference in levels.
+    """Compare images of the pair with the record's: share of equal verdicts, largest mean difference.
 
     A smoke test optimises otherwise, so that it compares the plain sum only.
     """
@@ -218,6 +212,7 @@ def statements(f: Facts) -> dict[str, bool]:
         and f.small_dot < 0.05
         and f.cosine_dot > 0.8,
         "The cosine separated the columns": f.cosine_cosine < 0.1 and f.one_cosine > 0.9,
+        "The plain sum disturbs the subject more than the style": f.rho_sum_subject > f.rho_sum_style + 0.05,
         "Half of everything already does better than the plain sum": worst["half"] < worst["sum"],
         "ZipLoRA is closer to both LoRAs than either": worst["dot"] < worst["half"]
         and worst["dot"] < worst["sum"],
@@ -225,7 +220,6 @@ def statements(f: Facts) -> dict[str, bool]:
         "A larger λ lowers the mean and leaves the cosine where it was": f.mean_most < 0.75 * f.mean_none
         and abs(f.cosine_most - f.cosine_none) < 0.02,
         "costs little": f.rho_most < 1.15 * f.rho_none,
-        "a step of a few hundred-thousandths": 1e-4 < f.slow_moved < 4e-4,
         "behind in a few": 0 < f.worse < f.better / 3,
         "thousands of times": f.times_ratio > 2000,
         "The verdicts are those of the record": f.again_agreement >= 0.9,
@@ -336,41 +330,6 @@ def overlap_figure(found: Mapping[str, Coefficients]) -> Figure:
         ax.grid(False)
     axes[0].set_ylabel("style")
     return figure
-
-
-def lambda_figure(swept: Mapping[float, Coefficients], errors: Mapping[float, tuple[float, float]]) -> Figure:
-    """Show ρ of either side, and the mean coefficient and the cosine, over λ."""
-    figure, (left, right) = figures.panels(2, 3.7)
-    ticks = range(len(swept))
-    for i, (name, colour) in enumerate((("subject", style.SUBJECT), ("style", style.STYLE))):
-        left.plot(ticks, [errors[v][i] for v in swept], color=colour, marker="o", label=f"ρ, {name}")
-    right.plot(
-        ticks, [mean(m) for m in swept.values()], color=style.INK, marker="s", label="mean coefficient"
-    )
-    right.plot(ticks, [cosine(m) for m in swept.values()], color=style.MERGED, marker="o", label="cosine")
-    for ax, title in ((left, "error"), (right, "coefficients")):
-        ax.set_xticks(ticks, [f"{v:g}" for v in swept])
-        ax.set(xlabel="λ", title=title, ylim=(0, None))
-    figures.legend_below(figure)
-    return figure
-
-
-def coefficient_rows(found: Mapping[str, Coefficients]) -> list[dict[str, object]]:
-    """Return a row of numbers for each run: how small the coefficients are, and what the two sides share."""
-    rows = []
-    for name, coefficients in found.items():
-        m_c, m_s = flat(coefficients)
-        rows.append(
-            {
-                "Run": name,
-                "Mean": mean(coefficients),
-                "Near zero": float((torch.cat([m_c, m_s]) < 0.1).float().mean()),
-                "Both above ½": float(((m_c > 0.5) & (m_s > 0.5)).float().mean()),
-                "One above ½": float(((m_c > 0.5) ^ (m_s > 0.5)).float().mean()),
-                "Cosine": cosine(coefficients),
-            }
-        )
-    return rows
 
 
 # ---------------------------------------------------------------- the control
