@@ -14,13 +14,15 @@ from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import GREY, HUES, SUBJECT, framed, name_of
 from lorarar.judging import image_similarity, load_encoder, text_similarity
-from lorarar.pipelines import load_pipeline
+from lorarar.pipelines import load_pipeline, quiet
 from lorarar.scales import find_scale, local
 from lorarar.shoebox import zoo
-from lorarar.shoebox.models.examination import balanced_accuracy, cases
 from lorarar.study import orders
 from lorarar.study.metrics import encoders
 from lorarar.study.verdicts import find_judge
+
+with quiet():  # transformers tells of processors that nothing here uses
+    from lorarar.shoebox.models.examination import balanced_accuracy, cases
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,8 +15,11 @@ from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import GREY, HUES, INK, JUDGES, interval, name_of, points
 from lorarar.bookkit.tables import table
 from lorarar.judging import Entry, bootstrap
-from lorarar.shoebox.models import examination
+from lorarar.pipelines import quiet
 from lorarar.study import orders, statistics
+
+with quiet():  # transformers tells of processors that nothing here uses
+    from lorarar.shoebox.models import examination
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
