@@ -34,7 +34,7 @@ ALONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 TOGETHER := -n 2 --dist loadgroup
 
 book: $(READY)
-	$(BIN)python -m lorarar.bookkit build --scale $(SCALE)
+	$(BIN)python -m lorarar.cli book build --scale $(SCALE)
 
 test: lint
 	$(ALONE) $(BIN)python -m pytest $(TOGETHER) -m "not chapter"
@@ -43,7 +43,7 @@ test: lint
 # pytest executes every chapter at scale smoke, once; the strict build renders those very runs.
 chapters: $(READY)
 	$(ALONE) $(BIN)python -m pytest $(TOGETHER) -m chapter
-	$(BIN)python -m lorarar.bookkit build --scale smoke --strict
+	$(BIN)python -m lorarar.cli book build --scale smoke --strict
 
 lint: $(READY)
 	$(BIN)python -m ruff check
@@ -62,16 +62,16 @@ format: $(READY)
 	$(BIN)python -m ruff format
 
 bench: $(READY)
-	$(BIN)python -m lorarar.bench
+	$(BIN)python -m lorarar.cli bench
 
 notebooks: $(READY)
-	$(BIN)python -m lorarar.bookkit notebooks
+	$(BIN)python -m lorarar.cli book notebooks
 
 ledger: $(READY)
-	$(BIN)python -m lorarar.bookkit ledger --scale $(SCALE) $(CHAPTERS)
+	$(BIN)python -m lorarar.cli book ledger --scale $(SCALE) $(CHAPTERS)
 
 cover: $(READY)
-	$(BIN)python -m lorarar.bookkit cover
+	$(BIN)python -m lorarar.cli book cover
 
 # For example: make artefacts ARTEFACTS="zoo -n", or ARTEFACTS="--config scale=sdxl gpus=1".
 artefacts: $(READY)

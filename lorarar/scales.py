@@ -108,6 +108,13 @@ SCALES: dict[str, Scale] = {
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, as on the Hugging Face hub
 
 
+DATA = (
+    "the folder data of a checkout (the package alone has no models: "
+    "`git clone --depth 1 https://github.com/lorarar/lorarar`)"
+)
+"""What to do where the shoebox's models are missing, for an error's one line."""
+
+
 def data_folder() -> Path:
     """Return the folder of shipped weights and images: ``$LORARAR_DATA``, or ``data`` beside the package."""
     return Path(os.environ.get("LORARAR_DATA") or Path(__file__).resolve().parents[1] / "data")
@@ -123,18 +130,5 @@ def find_scale(name: str | Scale) -> Scale:
 
 
 def local(model: str) -> Path:
-    """Return where a scale's model lies on this machine; a model id comes back as it is.
-
-    Raises:
-        ValueError: the project's data are not here.
-    """
-    if not model.startswith("data/"):
-        return Path(model)
-    folder = data_folder()
-    if not folder.is_dir():
-        raise ValueError(
-            f"{model}: the shoebox's models are not part of the installed package: `git clone --depth 1 "
-            "https://github.com/lorarar/lorarar`, then set LORARAR_DATA to its folder data; or choose "
-            "--scale sdxl"
-        )
-    return folder / model.removeprefix("data/")
+    """Return where a scale's model lies on this machine; a model id comes back as it is."""
+    return data_folder() / model.removeprefix("data/") if model.startswith("data/") else Path(model)

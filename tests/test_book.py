@@ -287,12 +287,19 @@ def test_claims_are_worked_out_from_facts(chapter):
 
 @each_new
 def test_every_number_is_used(chapter):
-    module = sources.module_of(chapter)
-    used = chapter.read_text() + Path(module.__file__).read_text()
-    names = set(ledger.known(chapter))
+    module, asked = sources.module_of(chapter), set()
+
+    class Watched(facts.Facts):
+        def __getitem__(self, name):
+            asked.add(name)
+            return super().__getitem__(name)
+
+    known = Watched(ledger.known(chapter))
+    module.statements(known)
+    module.claims(known)
     quoted = set(re.findall(r"\{glue:text\}`([^`:]+)", chapter.read_text()))
-    assert quoted <= names, f"quoted and not known: {sorted(quoted - names)}"
-    idle = [n for n in names - quoted if not re.search(rf"\bf(?:acts)?(?:\.{n}\b|\[.{n}.\])", used)]
+    assert quoted <= set(known), f"quoted and not known: {sorted(quoted - set(known))}"
+    idle = sorted(set(known) - quoted - asked)
     assert not idle, f"neither quoted nor used in statements or claims: {idle}"
 
 

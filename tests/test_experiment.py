@@ -560,6 +560,6 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch
 
     capsys.readouterr()
     assert main(["images", "--scale", "huge"]) == 2
-    assert capsys.readouterr().err.startswith("lorarar.study: unknown scale 'huge'")
+    assert capsys.readouterr().err.startswith("lorarar study: unknown scale 'huge'")
     assert main(["images", "--split", "test", "--methods", "ties:density=0.3"]) == 2
     assert main(["make", *common[:-3], "direct", "--quiet"]) == 2

@@ -14,6 +14,7 @@ FLOORS = (
     ("shoebox.world", "lora", "options"),
     ("merging",),
     ("hypernet", "scales"),
+    ("records",),
     ("pipelines",),
     ("klora", "images"),
     ("train", "judging"),
@@ -26,9 +27,7 @@ FLOORS = (
     ("cli", "bench"),
 )
 LONG = {"lorarar.book", "lorarar.shoebox.zoo"}  # more than 450 lines, for now
-# The experiment writes data/recorded by functions of the book's, for now.
 UPWARDS = {
-    ("lorarar.study", "lorarar.book"),
     ("lorarar.book", "lorarar.colab"),
     ("lorarar.colab", "lorarar.book"),
 }

@@ -102,11 +102,16 @@ def test_a_missing_extra_is_named_with_the_command_that_mends_it(python, files, 
 
 
 def test_missing_data_are_named_with_the_command_that_mends_it(python):
+    # Everything of `train` is at hand here, and the wheel's own package comes first.
     code = (
-        "from lorarar.scales import local\ntry: local('data/shoebox/base')\nexcept ValueError as e: print(e)"
+        "import sys; sys.path.append(sys.argv[1]); from lorarar.cli import main\n"
+        "sys.exit(main(['generate', '--prompt', 'a dog', '-o', 'dog.png']))"
     )
-    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True)
-    assert "git clone" in done.stdout and "LORARAR_DATA" in done.stdout, done.stderr
+    more = Path(torch.__file__).parents[1]
+    done = subprocess.run([python, "-I", "-c", code, more], capture_output=True, text=True)
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 2
+    assert "no model folder" in line and "LORARAR_DATA" in line and "git clone" in line
 
 
 def test_the_wheel_says_that_it_is_typed(python):

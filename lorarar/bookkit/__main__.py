@@ -1,4 +1,4 @@
-"""``python -m lorarar.bookkit``: execute and render the book."""
+"""``lorarar book``: execute and render the book."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from lorarar.bookkit.sources import BOOK, ROOT, pages
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lorarar.bookkit", description="Execute and render the book."
-    )
+    parser = argparse.ArgumentParser(prog="lorarar book", description="Execute and render the book.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("build", "execute the chapters where needed and render the book"),
@@ -40,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[options.command](options)
     except ValueError as error:
-        print(f"lorarar.bookkit: {error}", file=sys.stderr)
+        print(f"lorarar book: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
-        print(f"lorarar.bookkit: rendering the book failed (exit status {error.returncode})", file=sys.stderr)
+        print(f"lorarar book: rendering the book failed (exit status {error.returncode})", file=sys.stderr)
         return 1
 
 

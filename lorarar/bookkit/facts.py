@@ -94,7 +94,7 @@ def hold(statements: Mapping[str, bool], scale: str = "shoebox") -> None:
     """Check what the prose says, each finding by its own words, and show the sentences that do not hold.
 
     The run goes on, so that its numbers can be looked at; at scale shoebox the sentences stay in the notebook
-    (`broken`), and neither `python -m lorarar.bookkit run`, nor the build, nor the tests let them pass.
+    (`broken`), and neither `lorarar book run`, nor the build, nor the tests let them pass.
     """
     wrong = [sentence for sentence, holds in statements.items() if not holds]
     if wrong:

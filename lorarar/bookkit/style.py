@@ -95,7 +95,7 @@ def judge_of(scale: str = "shoebox") -> str:
 
     The examination is the recorded run "judges", and it says itself which one that is.
     """
-    from lorarar.bookkit.records import recorded, suffix
+    from lorarar.records import recorded, suffix
 
     return recorded(f"judges{suffix(scale)}")["chosen"]
 

@@ -12,10 +12,14 @@ from lorarar.cli.images import add_generate, add_judge, add_metrics
 from lorarar.cli.parser import EXIT_STATUSES, Parser, as_typed, one_line
 from lorarar.cli.shoebox import add_shoebox, add_zoo
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
+from lorarar.cli.wings import WINGS, add_wings, run_wing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status (see `EXIT_STATUSES`)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in WINGS:
+        return run_wing(arguments[0], arguments[1:])
     parser = Parser(
         prog="lorarar",
         description="Merge a subject LoRA and a style LoRA, exactly and fast.",
@@ -27,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for add in COMMANDS:
         add(commands)
     options = parser.parse_args(arguments)
-    options.spoken = as_typed(sys.argv[1:] if arguments is None else arguments)
+    options.spoken = as_typed(arguments)
     try:
         # Asked to stop, a command takes back what it has begun to write, as it does after Ctrl-C.
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -80,6 +84,7 @@ COMMANDS = [
     add_generate,
     add_judge,
     add_metrics,
+    add_wings,
 ]
 
 

@@ -1,4 +1,4 @@
-"""The experiment's command line: ``python -m lorarar.study STEP …``."""
+"""The experiment's command line: ``lorarar study STEP …``."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from lorarar.study.verdicts import find_judge, judged
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lorarar.study",
+        prog="lorarar study",
         description="Every method on every pair of test subjects and styles, judged alike.",
-        epilog="example:\n  python -m lorarar.study images --split validation --methods direct k-lora",
+        epilog="example:\n  lorarar study images --split validation --methods direct k-lora",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, MemoryError) as error:
-        print(f"lorarar.study: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"lorarar study: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     return 0
 
@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace) -> None:
         for method, row in scoreboard(found).items():
             say(f"{method:16} average {row['average'].value:.3f}  best {row['best'].value:.3f}")
     elif options.step == "tune":
-        from lorarar.book import save_recorded
+        from lorarar.records import save_recorded
 
         by = find_judge(options.judge, run.scale, options.device)
         found = tuned(run, by, options.hypernetworks)
@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace) -> None:
         )
         say(path)
     elif options.step in ("times", "metrics"):
-        from lorarar.book import save_recorded
+        from lorarar.records import save_recorded
 
         if options.step == "metrics":
             name = record_name(run.scale, f"metrics_{run.split}")
@@ -169,7 +169,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _record_judges(options: argparse.Namespace) -> Path:
-    from lorarar.book import inside, save_recorded
+    from lorarar.records import inside, save_recorded
 
     scale = find_scale(options.scale)
     by = [find_judge(name, scale, options.device) for name in options.judges]
@@ -181,7 +181,7 @@ def _record_judges(options: argparse.Namespace) -> Path:
     return save_recorded(
         options.record or record_name(scale, "judges"),
         found,
-        command=f"python -m lorarar.study judges --scale {scale.name} --judges "
+        command=f"lorarar study judges --scale {scale.name} --judges "
         f"{' '.join(options.judges)} --each {options.each}",
         seed=options.seed,
         scale=scale.name,
