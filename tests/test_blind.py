@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorarar.bookkit import board as boards
-from lorarar.bookkit.blind import OPEN, SHOWN, Exhibit, BlindControl
+from lorarar.bookkit.blind import OPEN, SHOWN, BlindControl, Exhibit
 from lorarar.bookkit.chapters import ch10_scoreboard as ch10
 from lorarar.bookkit.frames import Frames
 from lorarar.study import statistics
