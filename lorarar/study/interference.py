@@ -77,6 +77,37 @@ def cross_terms(content: LoRA, style: LoRA) -> float:
     return (cross / total) ** 0.5
 
 
+def ties_of_factors(content: LoRA, style: LoRA, density: float = 0.5) -> dict[str, tuple[Tensor, Tensor]]:
+    """Split what TIES of the factors computes, weights ½, into own and cross terms: layer → two (out, in).
+
+    The own terms are B_c A_c + B_s A_s of what is left of the factors, the cross terms B_c A_s + B_s A_c.
+    """
+
+    def elected(factors: Sequence[Tensor]) -> Tensor:
+        sizes = [x.abs().flatten() for x in factors]
+        bars = [size.topk(int(density * len(size))).values[-1] for size in sizes]
+        kept = torch.stack([x * (x.abs() >= bar) for x, bar in zip(factors, bars, strict=True)])
+        agrees = kept.sign() == torch.where(kept.sum(0) >= 0, 1, -1)
+        return 0.5**0.5 * kept * agrees / agrees.sum(0).clamp(min=1)
+
+    halves = {}
+    for layer in content:
+        (b_c, b_s), (a_c, a_s) = (
+            elected([lora[layer][i].float() for lora in (content, style)]) for i in (0, 1)
+        )
+        halves[layer] = b_c @ a_c + b_s @ a_s, b_c @ a_s + b_s @ a_c
+    return halves
+
+
+def ties_cross(content: LoRA, style: LoRA) -> float:
+    """Return the norm of the cross terms of TIES of the factors, relative to that of the own terms."""
+    own, cross = (
+        torch.cat([half.flatten() for half in side])
+        for side in zip(*ties_of_factors(content, style).values(), strict=True)
+    )
+    return float(cross.norm() / own.norm())
+
+
 def correlation(one: np.ndarray, other: np.ndarray, resamples: int = 2000, seed: int = 0) -> Entry:
     """Return Spearman's correlation of two (subjects, styles) with its interval over subjects and styles."""
     rng, (n, m) = np.random.default_rng(seed), one.shape

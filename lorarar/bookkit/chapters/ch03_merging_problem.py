@@ -224,8 +224,8 @@ def claims(f: Facts) -> list[Claim]:
             "direct_fails",
             "Adding the two LoRAs fails often where each alone succeeds",
             "ZipLoRA and LoRA.rar, as the reason for a method",
-            f"Subject and style are both right in {f.direct_both:.0%} of images; alone, the LoRAs are right "
-            f"in {f.alone_subject:.0%} and {f.alone_style:.0%}, and true drawings pass in {f.drawn_both:.0%}.",
+            f"Subject and style are both right in {f.direct_both:.0%} of images; alone, the LoRAs are right in "
+            f"{f.alone_subject:.0%} and {f.alone_style:.0%}, true drawings in {f.drawn_both:.0%}.",
             verdict(
                 works >= 0.8 and f.direct_high < 2 / 3 * f.drawn_both,
                 against=f.direct_low > 0.9 * f.drawn_both,
@@ -235,7 +235,7 @@ def claims(f: Facts) -> list[Claim]:
             "scalars_trade",
             "Scalar weights only trade one side for the other",
             "ZipLoRA, as the reason for a coefficient per column",
-            f"From weights 1 and 1 to 0.7 and 0.7 the subject gains {f.subject_gain:.0f} points and the style "
+            f"From weights 1 and 1 to 0.7 and 0.7 the subject gains {f.subject_gain:.0f} points, the style "
             f"loses {f.style_loss:.0f}; both sides have a lower ρ in {f.both_sides_better} of {f.measured} "
             "pairs. Only unequal weights trade.",
             verdict(
