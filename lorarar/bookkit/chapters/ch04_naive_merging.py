@@ -217,7 +217,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "almost as large as the terms that belong together": 0.7 < f.cross_ties < 1,
         "does not move at all": f.spelled_update < 1e-4,
         "become another merge altogether": f.spelled_factors > 0.7,
-        "keeps nearly all of TIES and two thirds of DARE": f.left_ties > 0.9 and 0.6 < f.left_dare < 0.75,
+        "keeps nearly all of TIES and two thirds of DARE": f.left_ties_delta > 0.9 and 0.6 < f.left_dare_delta < 0.75,
     }
 
 
