@@ -1,5 +1,9 @@
 # make book       render the book into _build/html (makes .venv first)
-# make test       all that must hold before a commit
+# make test       all that must hold before a commit: lint, unit tests, chapters, a strict build
+# make lint       style, types of the core, spelling
+# make unit       the fast unit tests
+# make fuzz       ten thousand random and damaged LoRA files
+# make format     bring the code into its format
 # make bench      time the merge at the size of SDXL
 # make notebooks  write the .ipynb siblings of the chapters
 # make ledger     write the values of a run into the ledger: make ledger SCALE=smoke CHAPTERS=02
@@ -22,16 +26,40 @@ BIN := $(VENV)/bin/
 READY := $(VENV)/.installed
 endif
 
-.PHONY: book test bench notebooks ledger cover artefacts clean
+.PHONY: book test lint unit chapters fuzz format bench notebooks ledger cover artefacts clean
+
+# Small models gain nothing from a second thread, and two threads beside a busy core lose much: tests are two
+# processes of one thread each.
+ALONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+TOGETHER := -n 2 --dist loadgroup
 
 book: $(READY)
 	$(BIN)python -m lorarar.bookkit build --scale $(SCALE)
 
+test: lint
+	$(ALONE) $(BIN)python -m pytest $(TOGETHER) -m "not chapter"
+	$(MAKE) chapters
+
 # pytest executes every chapter at scale smoke, once; the strict build renders those very runs.
-test: $(READY)
-	$(BIN)python -m ruff check
-	$(BIN)python -m pytest
+chapters: $(READY)
+	$(ALONE) $(BIN)python -m pytest $(TOGETHER) -m chapter
 	$(BIN)python -m lorarar.bookkit build --scale smoke --strict
+
+lint: $(READY)
+	$(BIN)python -m ruff check
+	$(BIN)python -m ruff format --check
+	$(BIN)python -m mypy
+	$(BIN)python -m codespell_lib
+
+unit: $(READY)
+	$(ALONE) $(BIN)python -m pytest $(TOGETHER) -m "not chapter and not slow"
+
+fuzz: $(READY)
+	$(BIN)python tests/fuzz.py
+
+format: $(READY)
+	$(BIN)python -m ruff check --fix
+	$(BIN)python -m ruff format
 
 bench: $(READY)
 	$(BIN)python -m lorarar.bench

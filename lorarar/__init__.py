@@ -12,7 +12,7 @@ _HOME = {
     "LoRA": "lora",
     "load_lora": "lora",
     "save_lora": "lora",
-    "merge": "merging",  # no module may be called merge: it would hide the function
+    "merge": "merging",  # no package may be called merge: it would hide the function
     "Hypernetwork": "hypernet",
 }
 

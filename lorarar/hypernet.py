@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn

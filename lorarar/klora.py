@@ -25,13 +25,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lorarar import models
+from lorarar import pipelines
 from lorarar.lora import LoRA, LoRAError, delta_weight
 from lorarar.merging import Progress, matching, parallel
+from lorarar.pipelines import loaded
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from peft.tuners.lora import LoraLayer
+
 
 ALPHA, BETA = 1.5, 0.5
 """The slope and the start of S in all of the paper's experiments."""
@@ -137,7 +139,7 @@ def applied(
         if not math.isfinite(value):
             raise LoRAError(f"{name} {value}: expected a finite number")
     claims = ratios(content, style) if claims is None else claims
-    with models.loaded(pipe, content, style):
+    with loaded(pipe, content, style):
         chosen = {layer: _module(pipe, layer) for layer in claims}
         for layer in matching(content, style):
             if layer not in claims:
@@ -191,16 +193,16 @@ def generate(
     progress: bool = False,
     callback: Callable[[int, np.ndarray], None] | None = None,
 ) -> np.ndarray:
-    """Generate images with K-LoRA: `lorarar.models.generate` inside `applied`, with the arguments of both.
+    """Generate images with K-LoRA: `lorarar.pipelines.generate` inside `applied`, with the arguments of both.
 
     Returns:
         (n, height, width, 3) uint8.
 
     Raises:
-        ValueError: see `applied` and `lorarar.models.generate`.
+        ValueError: see `applied` and `lorarar.pipelines.generate`.
     """
     with applied(pipe, content, style, claims=claims, alpha=alpha, beta=beta):
-        return models.generate(
+        return pipelines.generate(
             pipe,
             prompts,
             seeds,

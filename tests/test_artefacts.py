@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from tiny import tiny_pipeline
 
-from lorarar import artefacts, experiment
-from lorarar.shoebox import styles, subjects, zoo
+from lorarar.shoebox import zoo
+from lorarar.shoebox.world import styles, subjects
+from lorarar.study.methods import METHODS
+from lorarar.study.provenance import FACTS, _spoken, check, gather, main, sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 HAS_SNAKEMAKE = importlib.util.find_spec("snakemake") is not None
@@ -41,17 +43,17 @@ def write(path, text):
 
 
 def run(*arguments):
-    return artefacts.main(["run", *arguments])
+    return main(["run", *arguments])
 
 
 def test_a_command_leaves_a_piece_with_all_facts(data):
     assert run("--seed", "3", "one.txt", "--", *write(data / "one.txt", "hello")) == 0
     piece = json.loads(Path("runs/manifest/one.txt.json").read_text())
-    assert piece["artefact"] == "one.txt" and set(piece) == {"artefact", *artefacts.FACTS}
+    assert piece["artefact"] == "one.txt" and set(piece) == {"artefact", *FACTS}
     assert piece["sha256"] == hashlib.sha256(b"hello").hexdigest()
     assert (piece["bytes"], piece["seed"]) == (5, 3) and piece["seconds"] >= 0
-    assert piece["command"].startswith("python -c") and str(data) not in artefacts._spoken(["x", f"{data}/y"])
-    assert artefacts._spoken(["lorarar", "zoo", "train", "--out", f"{data}/loras", "dog #2"]) == (
+    assert piece["command"].startswith("python -c") and str(data) not in _spoken(["x", f"{data}/y"])
+    assert _spoken(["lorarar", "zoo", "train", "--out", f"{data}/loras", "dog #2"]) == (
         "lorarar zoo train --out data/loras 'dog #2'"
     )
     assert "CPU cores" in piece["machine"] or "NVIDIA" in piece["machine"]
@@ -73,31 +75,31 @@ def test_a_folder_is_known_by_all_its_files(data):
         "find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum",
         shell=True, cwd=data / "clip", capture_output=True, text=True,
     )  # fmt: skip
-    assert artefacts.sha256(data / "clip") == said.stdout.split()[0]
-    before = artefacts.sha256(data / "clip")
+    assert sha256(data / "clip") == said.stdout.split()[0]
+    before = sha256(data / "clip")
     (data / "clip" / "a.txt").rename(data / "clip" / "c.txt")
-    assert artefacts.sha256(data / "clip") != before
+    assert sha256(data / "clip") != before
 
 
 def test_manifest_holds_what_is_there_and_check_finds_what_is_not(data, capsys):
     for name in ("one.txt", "two.txt"):
         run(name, "--", *write(data / name, name))
-    assert artefacts.main(["gather"]) == 0
+    assert main(["gather"]) == 0
     assert set(json.loads((data / "manifest.json").read_text())["artefacts"]) == {"one.txt", "two.txt"}
-    assert artefacts.main(["check"]) == 0
+    assert main(["check"]) == 0
     # The pieces of another machine are elsewhere: what the manifest says and still holds stays.
     for piece in Path("runs/manifest").iterdir():
         piece.unlink()
     (data / "two.txt").write_text("changed")
     capsys.readouterr()
-    assert artefacts.main(["check"]) == 1
+    assert main(["check"]) == 1
     assert capsys.readouterr().out.startswith("two.txt: SHA-256 ")
-    found, dropped = artefacts.gather(Path("runs/manifest"))
+    found, dropped = gather(Path("runs/manifest"))
     assert list(found) == ["one.txt"] and dropped == ["two.txt"]
     (data / "one.txt").unlink()
-    assert artefacts.main(["check"]) == 1 and "one.txt: missing; made by" in capsys.readouterr().out
+    assert main(["check"]) == 1 and "one.txt: missing; made by" in capsys.readouterr().out
     (data / "manifest.json").write_text("{")
-    assert artefacts.main(["check"]) == 2 and "is no manifest" in capsys.readouterr().err
+    assert main(["check"]) == 2 and "is no manifest" in capsys.readouterr().err
 
 
 def test_asked_to_stop_it_stops_the_command(data, tmp_path):
@@ -105,7 +107,7 @@ def test_asked_to_stop_it_stops_the_command(data, tmp_path):
     # Many short sleeps: a signal just before a long one is seen only after it.
     code += "for _ in range(600): time.sleep(0.1)"
     process = subprocess.Popen(
-        [sys.executable, "-m", "lorarar.artefacts", "run", "one.txt", "--", "python", "-c", code],
+        [sys.executable, "-m", "lorarar.study.provenance", "run", "one.txt", "--", "python", "-c", code],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
@@ -117,7 +119,7 @@ def test_asked_to_stop_it_stops_the_command(data, tmp_path):
 @pytest.mark.skipif(not (ROOT / "data" / "manifest.json").is_file(), reason="no manifest is shipped yet")
 def test_shipped_artefacts_are_as_the_manifest_says(monkeypatch):
     monkeypatch.delenv("LORARAR_DATA", raising=False)
-    assert artefacts.check() == []
+    assert check() == []
 
 
 # ---------------------------------------------------------------- the workflow
@@ -179,7 +181,7 @@ def place(tmp_path_factory):
 def test_dry_run_of_the_whole_graph(tmp_path):
     """From an empty folder: every artefact has a rule, and every method and judge its job."""
     counts = jobs(finished(snakemake(tmp_path, "--dry-run", "--quiet", "rules")))
-    methods = len(experiment.METHODS)
+    methods = len(METHODS)
     assert counts["make_images"] == 2 * methods and counts["judge"] == 2 * 2 * methods
     assert counts["lora"] == 3 * (2 + 2) and counts["make"] == 2 * 2 * 4
     for rule in (
@@ -210,7 +212,7 @@ def test_names_of_the_workflow_are_the_projects():
     start = text.index("METHODS = (") + len("METHODS = ")
     space = {}
     exec(f"found = {text[start : text.index(')', start) + 1]}", space)
-    assert space["found"] == tuple(experiment.METHODS)
+    assert space["found"] == tuple(METHODS)
 
 
 @needs_snakemake
@@ -230,7 +232,7 @@ def test_a_killed_run_goes_on_and_ends_in_a_manifest(place):
     assert path.is_file()
     environment = {**os.environ, "LORARAR_DATA": str(place / "data"), "PYTHONPATH": str(ROOT)}
     for step in ("gather", "check"):
-        command = [sys.executable, "-m", "lorarar.artefacts", step]
+        command = [sys.executable, "-m", "lorarar.study.provenance", step]
         assert subprocess.run(command, cwd=place, env=environment).returncode == 0
     found = json.loads((place / "data" / "manifest.json").read_text())["artefacts"]
     assert list(found) == ["loras/subjects/dog-2.safetensors"]

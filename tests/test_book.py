@@ -538,9 +538,9 @@ def test_colab_bootstrap_from_an_empty_folder(tmp_path):
             "assert importlib.util.find_spec('lorarar') is None, 'lorarar is here already'",
             notebook.BOOTSTRAP.format(repository="https://invalid.example/never-asked"),
             *sorted(imports),
-            "import lorarar, lorarar.models",
+            "import lorarar, lorarar.scales",
             "print(lorarar.__file__)",
-            "assert lorarar.models.data_folder().is_relative_to(folder)",
+            "assert lorarar.scales.data_folder().is_relative_to(folder)",
         ]
     )
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LORARAR_DATA")}

@@ -124,7 +124,7 @@ def test_intervals_and_points_are_written_one_way():
 
 
 def test_every_method_of_the_experiment_has_a_name():
-    from lorarar.experiment import METHODS
+    from lorarar.study.methods import METHODS
 
     assert set(METHODS) <= set(style.NAMES) and len(set(style.NAMES.values())) == len(style.NAMES)
     assert style.judge_of("smoke") == style.judge_of("shoebox") in style.JUDGES

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorarar import cli
+from lorarar.cli import main
 from lorarar.lora import LoRA, load_lora, save_coefficients, save_lora
 
 LAYERS = {  # name → (out, in)
@@ -39,7 +39,7 @@ def pair(tmp_path):
 
 
 def run(*arguments):
-    return cli.main([str(a) for a in arguments])
+    return main([str(a) for a in arguments])
 
 
 def dense(pair):
@@ -172,7 +172,7 @@ def taught(tmp_path_factory):
 def trained(folder):
     from test_objective import PICTURES
 
-    from lorarar.objective import Trained
+    from lorarar.train import Trained
 
     words = ["picture 0 in oil", "picture 1 in oil"]
     cat = Trained(load_lora(folder / "cat.safetensors"), PICTURES[:1], "a cat")
@@ -188,8 +188,8 @@ def ziplora_words(folder):
 
 def test_ziplora_writes_what_the_function_finds(taught, tmp_path, capsys):
     from lorarar.lora import load_coefficients
-    from lorarar.models import load_pipeline
-    from lorarar.ziplora import optimise
+    from lorarar.pipelines import load_pipeline
+    from lorarar.train import optimise
 
     out, m, curves = (tmp_path / name for name in ("out.safetensors", "m.safetensors", "curves.json"))
     options = ("--steps", 2, "--batch-size", 2, "--draws", 2, "--measure", "cosine", "--history", curves)
@@ -216,7 +216,7 @@ def test_ziplora_writes_what_the_function_finds(taught, tmp_path, capsys):
 def test_a_hypernetwork_is_trained_resumed_and_merges_as_it_was_trained(
     taught, tmp_path, monkeypatch, capsys
 ):
-    import lorarar.rar
+    import lorarar.train.hypernetwork
     from lorarar.hypernet import Hypernetwork
 
     words = ["train-hypernetwork", "--contents", taught / "cats.jsonl", "--styles", taught / "oils.jsonl"]
@@ -227,7 +227,7 @@ def test_a_hypernetwork_is_trained_resumed_and_merges_as_it_was_trained(
     assert "1 content and 1 style LoRAs, 1 pairs, 3 steps" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "curves.json").read_text())["content"]) == 3
 
-    real, calls = lorarar.rar.merging_loss, []
+    real, calls = lorarar.train.hypernetwork.merging_loss, []
 
     def killed(*arguments):
         calls.append(1)
@@ -236,7 +236,7 @@ def test_a_hypernetwork_is_trained_resumed_and_merges_as_it_was_trained(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lorarar.rar, "merging_loss", killed)
+        patch.setattr(lorarar.train.hypernetwork, "merging_loss", killed)
         assert run(*words, "-o", out, "--quiet") == 130
     assert not out.exists() and (tmp_path / "h.safetensors.checkpoint").exists()
     assert run(*words, "-o", out, "--quiet", "--resume") == 0
@@ -392,16 +392,16 @@ def process(*arguments, code="import sys; from lorarar.cli import main; sys.exit
 
 def test_interrupting_leaves_nothing_and_exits_130(pair, tmp_path):
     slow = (
-        "import signal, sys, threading, time, lorarar.lora as l, lorarar.cli\n"
+        "import signal, sys, threading, time, lorarar.lora.write as l, lorarar.cli\n"
         # A shell lets its background jobs ignore Ctrl-C, and the tests may be one.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "write = l._finite\n"
+        "write = l.all_finite\n"
         "def stop(x):\n"
         "    writer = threading.current_thread() is threading.main_thread()\n"
         "    if writer and list(l.Path(sys.argv[-1]).glob('.out*')):\n"
         "        print('writing', flush=True); time.sleep(60)\n"
         "    return write(x)\n"
-        "l._finite = stop\n"
+        "l.all_finite = stop\n"
         "sys.exit(lorarar.cli.main(sys.argv[1:-1]))"
     )
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -17,23 +17,15 @@ from tiny import TOKENS, WIDTH, tiny_pipeline
 
 from lorarar import save_lora
 from lorarar.cli import main
-from lorarar.dreambooth import (
-    adapted,
-    denoising_loss,
-    denoising_target,
-    draw,
-    encode,
-    encode_images,
-    encode_prompts,
-    image_files,
-    learning_rate_factor,
-    read_captions,
-    read_images,
-    square,
-    train_lora,
-)
+from lorarar.images import image_files, read_images
 from lorarar.lora import LoRA, load_lora
-from lorarar.models import SCALES, generate, loaded
+from lorarar.pipelines import generate, loaded
+from lorarar.scales import SCALES
+from lorarar.train import read_captions, train_lora
+from lorarar.train.denoising import denoising_loss, denoising_target, draw
+from lorarar.train.dreambooth import adapted
+from lorarar.train.loop import learning_rate_factor
+from lorarar.train.pictures import encode, encode_images, encode_prompts, square
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 QUICK = {"rank": 2, "steps": 8, "learning_rate": 1e-2, "batch_size": 2, "progress": False}
@@ -561,7 +553,7 @@ def test_a_command_that_was_interrupted_resumes(pipe, photos, base, tmp_path, mo
         return learning_rate_factor(step, *_)
 
     with monkeypatch.context() as patch:
-        patch.setattr("lorarar.dreambooth.learning_rate_factor", kill_at_third)
+        patch.setattr("lorarar.train.dreambooth.learning_rate_factor", kill_at_third)
         assert train(photos, base, file, *options) == 130
     assert not file.exists()
     assert train(photos, base, file, *options, "--resume") == 0

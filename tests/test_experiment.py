@@ -10,15 +10,31 @@ import torch
 from PIL import Image
 from tiny import tiny_pipeline
 
-from lorarar import book, experiment, klora, models
-from lorarar.experiment import METHODS, Judge, Sample, find_method, setting
+from lorarar import book, klora
 from lorarar.hypernet import Hypernetwork
-from lorarar.judge import Verdicts
+from lorarar.judging import Verdicts
 from lorarar.lora import delta_weight, load_coefficients, load_lora
 from lorarar.merging import ziplora
-from lorarar.models import Fit, Recipe, Scale, generate, loaded
-from lorarar.shoebox import eyes, styles, subjects, zoo
-from lorarar.shoebox.critic import Critic
+from lorarar.pipelines import generate, load_pipeline, loaded
+from lorarar.scales import SCALES, Fit, Recipe, Scale, data_folder
+from lorarar.shoebox import zoo
+from lorarar.shoebox.models.critic import Critic
+from lorarar.shoebox.models.examination import Case
+from lorarar.shoebox.world import styles, subjects
+from lorarar.study import images as study_images
+from lorarar.study.__main__ import main
+from lorarar.study.cells import SPLITS, cell_of, hypernetwork_of, setting, tasks
+from lorarar.study.images import read_cell
+from lorarar.study.judges import better, examined
+from lorarar.study.methods import METHODS, find_method
+from lorarar.study.metrics import measured, table_a2
+from lorarar.study.records import from_record
+from lorarar.study.samples import GREEN, KINDS, RED, Sample, framed, overview, samples
+from lorarar.study.tables import agreement, maps, scoreboard
+from lorarar.study.times import times
+from lorarar.study.training import slug
+from lorarar.study.tuning import tuned
+from lorarar.study.verdicts import Judge, find_judge, judged, verdicts
 
 NAMES = ["dog #2", "clock", "oil painting #1", "watercolor painting #1"]
 PAIRS = [(subject, style) for subject in NAMES[:2] for style in NAMES[2:]]
@@ -45,14 +61,14 @@ def place(scale, tmp_path_factory):
         network = Hypernetwork(
             [2 * width for width in (16, 32)], hidden=8, metadata={"parts": "query,output"}
         )
-        network.save(experiment.hypernetwork_of(scale))
+        network.save(hypernetwork_of(scale))
     return folder
 
 
 @pytest.fixture(autouse=True)
 def data(place, scale, monkeypatch):
     monkeypatch.setenv("LORARAR_DATA", str(place))
-    monkeypatch.setitem(models.SCALES, "tiny", scale)
+    monkeypatch.setitem(SCALES, "tiny", scale)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +78,9 @@ def whole(place, scale, tmp_path_factory):
         patch.setenv("LORARAR_DATA", str(place))
         out = tmp_path_factory.mktemp("whole")
         run = setting("validation", scale, names=NAMES, out=out, count=2, device="cpu", progress=False)
-        pipe = models.load_pipeline(scale, "cpu")
-        experiment.images(run, wanted=PAIRS[1:2], pipe=pipe)
-        experiment.images(run, QUICK, pipe=pipe)
+        pipe = load_pipeline(scale, "cpu")
+        study_images.images(run, wanted=PAIRS[1:2], pipe=pipe)
+        study_images.images(run, QUICK, pipe=pipe)
     return run, pipe
 
 
@@ -85,7 +101,7 @@ def test_pairs_are_the_papers():
     assert setting("test").pairs[:2] == [("dog #8", "3D rendering #4"), ("dog #8", "oil painting #2")]
     assert setting("test", seed=2).seeds == list(range(2000, 2010))
     learned = {*subjects.SPLIT["train"], *styles.SPLIT["train"]}
-    for split in experiment.SPLITS:
+    for split in SPLITS:
         assert not learned & {name for pair in setting(split).pairs for name in pair}
 
 
@@ -97,14 +113,14 @@ def test_every_method_makes_every_cell_from_the_same_seeds(whole):
     assert {name for name, m in METHODS.items() if m.reference} == {"base", "content", "style"}
     shown = []
     for name in METHODS:
-        facts, images = experiment.read_cell(experiment.cell_of(run, name, PAIRS[1]))
+        facts, images = read_cell(cell_of(run, name, PAIRS[1]))
         assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
         assert (facts["seeds"], facts["prompt"]) == ([0, 1], zoo.words(*PAIRS[1]))
         assert facts["seconds"] >= 0
         shown.append(images)
     assert not list(run.out.rglob(".*")), "nothing is left aside"
     assert len(np.unique(shown, axis=0)) == len(METHODS), "no two methods make the same images"
-    assert experiment.overview(run, QUICK).shape == (4, len(QUICK), 32, 32, 3)
+    assert overview(run, QUICK).shape == (4, len(QUICK), 32, 32, 3)
 
 
 def test_images_are_those_of_the_method(whole):
@@ -114,7 +130,7 @@ def test_images_are_those_of_the_method(whole):
     prompt = zoo.words(*pair)
 
     def cell(method):
-        return experiment.read_cell(experiment.cell_of(run, method, pair))[1]
+        return read_cell(cell_of(run, method, pair))[1]
 
     for method, applied in (
         ("base", []),
@@ -125,17 +141,17 @@ def test_images_are_those_of_the_method(whole):
         with loaded(pipe, *applied):
             assert apart(cell(method), generate(pipe, prompt, [0, 1])) <= 1
     assert apart(cell("k-lora"), klora.generate(pipe, prompt, [0, 1], content=content, style=style)) <= 1
-    coefficients = load_coefficients(run.out / "made" / "ziplora" / f"{experiment.slug(pair)}.safetensors")
+    coefficients = load_coefficients(run.out / "made" / "ziplora" / f"{slug(pair)}.safetensors")
     with loaded(pipe, ziplora(content, style, coefficients)):
         assert apart(cell("ziplora"), generate(pipe, prompt, [0, 1])) <= 1
-    with loaded(pipe, load_lora(run.out / "made" / "joint" / f"{experiment.slug(pair)}.safetensors")):
+    with loaded(pipe, load_lora(run.out / "made" / "joint" / f"{slug(pair)}.safetensors")):
         assert apart(cell("joint"), generate(pipe, prompt, [0, 1])) <= 1
 
 
 def test_papers_ties_is_pefts(whole):
     """By hand: uniform weights and density 0.5, the trimmed, elected mean of A and of B."""
     run, pipe = whole
-    (task,) = experiment.tasks(run, [PAIRS[1]], pipe)
+    (task,) = tasks(run, [PAIRS[1]], pipe)
     merged = METHODS["ties"].merge(task, **METHODS["ties"].options)
     layer = next(iter(merged))
     for which in (0, 1):
@@ -154,7 +170,7 @@ def test_papers_ties_is_pefts(whole):
 def test_joint_training_sees_both_concepts(whole):
     """The multi-concept LoRA: one adapter of the content's rank, both sets of pictures and captions."""
     run, _ = whole
-    lora = load_lora(run.out / "made" / "joint" / f"{experiment.slug(PAIRS[1])}.safetensors")
+    lora = load_lora(run.out / "made" / "joint" / f"{slug(PAIRS[1])}.safetensors")
     facts = json.loads(lora.metadata["lorarar_training"])
     assert facts["prompts"] == [["a sks dog"] * 5, zoo.pictures("watercolor painting #1")[1]]
     assert (facts["steps"], facts["rank"]) == (4, 2)
@@ -165,14 +181,14 @@ def test_what_is_there_stays(whole):
     run, pipe = whole
     files = [path for path in run.out.rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
-    assert len(experiment.images(run, wanted=PAIRS[1:2], pipe=pipe)) == len(METHODS)
-    assert len(experiment.images(run, QUICK, pipe=pipe)) == len(QUICK) * 4
+    assert len(study_images.images(run, wanted=PAIRS[1:2], pipe=pipe)) == len(METHODS)
+    assert len(study_images.images(run, QUICK, pipe=pipe)) == len(QUICK) * 4
     assert {path: path.stat().st_mtime_ns for path in run.out.rglob("*") if path.is_file()} == before
 
 
 def test_a_stopped_run_leaves_whole_cells_and_goes_on(whole, run, monkeypatch):
     _, pipe = whole
-    real, calls = experiment.generate, []
+    real, calls = study_images.generate, []
 
     def failing(*arguments, **options):
         calls.append(arguments)
@@ -180,44 +196,44 @@ def test_a_stopped_run_leaves_whole_cells_and_goes_on(whole, run, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(experiment, "generate", failing)
+    monkeypatch.setattr(study_images, "generate", failing)
     with pytest.raises(KeyboardInterrupt):
-        experiment.images(run, QUICK[:2], pipe=pipe)
+        study_images.images(run, QUICK[:2], pipe=pipe)
     cells = [path.parent for path in run.out.rglob("cell.json")]
     assert len(cells) == 4 and not list(run.out.rglob(".*"))
-    assert all(experiment.read_cell(cell)[1].shape == (2, 32, 32, 3) for cell in cells)
+    assert all(read_cell(cell)[1].shape == (2, 32, 32, 3) for cell in cells)
     assert not pipe.get_list_adapters(), "the pipeline is as it was"
-    experiment.images(run, QUICK[:2], pipe=pipe)
+    study_images.images(run, QUICK[:2], pipe=pipe)
     assert len(calls) == 5 + 4, "only what was missing is made"
 
 
 def test_what_a_kill_left_aside_is_no_cell(whole, run):
     """SIGKILL runs no clean-up: half a cell stays under its other name until the cell is made."""
-    cell = experiment.cell_of(run, "direct", PAIRS[0])
+    cell = cell_of(run, "direct", PAIRS[0])
     aside = cell.with_name(f".{cell.name}.1")
     aside.mkdir(parents=True)
     (aside / "images.png").write_bytes(b"half")
     with pytest.raises(ValueError, match="no verdicts"):
-        experiment.verdicts(run, "critic", ["direct"])
-    assert experiment.images(run, ["direct"], [PAIRS[0]], pipe=whole[1]) == [cell]
+        verdicts(run, "critic", ["direct"])
+    assert study_images.images(run, ["direct"], [PAIRS[0]], pipe=whole[1]) == [cell]
     assert [path.name for path in cell.parent.iterdir()] == [cell.name]
-    assert experiment.read_cell(cell)[1].shape == (2, 32, 32, 3)
+    assert read_cell(cell)[1].shape == (2, 32, 32, 3)
     (cell / "images.png").write_bytes(b"half")
     with pytest.raises(ValueError, match="is no cell of the experiment: remove it"):
-        experiment.read_cell(cell)
+        read_cell(cell)
 
 
 def test_another_lora_makes_another_cell_and_drops_its_verdicts(whole, run, tmp_path):
     _, pipe = whole
-    (cell,) = experiment.images(run, ["content"], [PAIRS[0]], pipe=pipe)
+    (cell,) = study_images.images(run, ["content"], [PAIRS[0]], pipe=pipe)
     (cell / "verdicts-critic.json").write_text("{}")
-    first = experiment.read_cell(cell)[1]
+    first = read_cell(cell)[1]
     zoo.train(["dog #2"], tmp_path / "other", run.scale, seed=1, device="cpu", progress=False)
     same = zoo.file_of(PAIRS[0][1], tmp_path / "other")
     same.parent.mkdir()
     shutil.copy(zoo.file_of(PAIRS[0][1], run.loras), same)
-    experiment.images(replace(run, loras=tmp_path / "other"), ["content"], [PAIRS[0]], pipe=pipe)
-    assert not np.array_equal(experiment.read_cell(cell)[1], first)
+    study_images.images(replace(run, loras=tmp_path / "other"), ["content"], [PAIRS[0]], pipe=pipe)
+    assert not np.array_equal(read_cell(cell)[1], first)
     assert not (cell / "verdicts-critic.json").exists()
 
 
@@ -231,8 +247,8 @@ def test_variants_are_for_validation_only(whole, run):
         find_method("magic", "validation")
     with pytest.raises(ValueError, match="expected NAME:OPTION=VALUE"):
         find_method("ties:density", "validation")
-    cells = experiment.images(run, ["lorarar", "lorarar:rest=sum"], [PAIRS[0]], pipe=whole[1])
-    one, other = (experiment.read_cell(cell)[1] for cell in cells)
+    cells = study_images.images(run, ["lorarar", "lorarar:rest=sum"], [PAIRS[0]], pipe=whole[1])
+    one, other = (read_cell(cell)[1] for cell in cells)
     assert not np.array_equal(one, other)
 
 
@@ -253,13 +269,13 @@ def test_settings_that_cannot_be(change, message):
 
 def test_missing_files_are_named_with_their_command(whole, run, tmp_path):
     with pytest.raises(ValueError, match=r"no LoRA .*dog-2.safetensors: make it with `lorarar zoo train"):
-        experiment.images(replace(run, loras=tmp_path), ["direct"], pipe=whole[1])
+        study_images.images(replace(run, loras=tmp_path), ["direct"], pipe=whole[1])
     with pytest.raises(
         ValueError, match=r"no hypernetwork .*: make it with `lorarar train-hypernetwork --sc"
     ):
-        experiment.images(replace(run, hypernetwork=tmp_path / "none"), ["lorarar"], pipe=whole[1])
+        study_images.images(replace(run, hypernetwork=tmp_path / "none"), ["lorarar"], pipe=whole[1])
     with pytest.raises(ValueError, match="no pair of this run"):
-        experiment.images(run, ["direct"], [("dog #8", "oil painting #2")], pipe=whole[1])
+        study_images.images(run, ["direct"], [("dog #8", "oil painting #2")], pipe=whole[1])
 
 
 # ---------------------------------------------------------------- verdicts
@@ -280,34 +296,34 @@ def by_brightness(seen=None):
 def test_verdicts_are_kept_and_in_the_order_of_the_pairs(whole):
     run, _ = whole
     seen = []
-    found = experiment.judged(run, by_brightness(seen), QUICK)
+    found = judged(run, by_brightness(seen), QUICK)
     assert len(seen) == len(QUICK) * 4 * 2
     for method in QUICK:
         for i, pair in enumerate(PAIRS):
-            images = experiment.read_cell(experiment.cell_of(run, method, pair))[1]
+            images = read_cell(cell_of(run, method, pair))[1]
             want = [by_brightness().shows(name, images) for name in pair]
             assert np.array_equal(found[method].subject[i], want[0])
             assert np.array_equal(found[method].style[i], want[1])
             assert np.array_equal(found[method].right[i], want[0] & want[1])
-    again = experiment.judged(run, by_brightness(seen), QUICK)
+    again = judged(run, by_brightness(seen), QUICK)
     assert len(seen) == len(QUICK) * 4 * 2, "nothing is judged twice"
     assert np.array_equal(again["direct"].right, found["direct"].right)
-    experiment.judged(run, replace(by_brightness(seen), digest="second"), QUICK)
+    judged(run, replace(by_brightness(seen), digest="second"), QUICK)
     assert len(seen) == 2 * len(QUICK) * 4 * 2, "another judge of the same name judges anew"
     with pytest.raises(ValueError, match=r"no verdicts .*: make the images, then"):
-        experiment.verdicts(run, "nobody", QUICK)
+        verdicts(run, "nobody", QUICK)
 
 
 def test_the_critic_judges(whole):
     run, _ = whole
-    judge = experiment.find_judge("critic")
-    found = experiment.judged(run, judge, ["base"])["base"]
-    images = experiment.read_cell(experiment.cell_of(run, "base", PAIRS[2]))[1]
+    judge = find_judge("critic")
+    found = judged(run, judge, ["base"])["base"]
+    images = read_cell(cell_of(run, "base", PAIRS[2]))[1]
     assert np.array_equal(found.subject[2], zoo.shows(zoo.load_critic(), PAIRS[2][0], images))
     with pytest.raises(ValueError, match="no judge 'me': choose critic, mars2"):
-        experiment.find_judge("me")
+        find_judge("me")
     with pytest.raises(ValueError, match="train it with `lorarar shoebox judge`, or use critic"):
-        experiment.find_judge("mars2")
+        find_judge("mars2")
 
 
 def test_mars2_asks_the_papers_questions_with_unseen_references(monkeypatch):
@@ -317,8 +333,8 @@ def test_mars2_asks_the_papers_questions_with_unseen_references(monkeypatch):
         asked.extend(questions)
         return ["Yes" if q.reference is not None and i % 4 else "No" for i, q in enumerate(questions)]
 
-    monkeypatch.setattr("lorarar.judge.find_judge", lambda source, **options: ask)
-    judge = experiment.find_judge("mars2=somebody/some-model")
+    monkeypatch.setattr("lorarar.judging.judges.find_judge", lambda source, **options: ask)
+    judge = find_judge("mars2=somebody/some-model")
     images = np.zeros((3, 32, 32, 3), np.uint8)
     assert judge.shows("oil painting #1", images).shape == (3,)
     assert {(q.axis, q.style) for q in asked} == {("style", "oil painting")} and len(asked) == 3 * 4
@@ -343,7 +359,7 @@ FOUND = {
 
 
 def test_scoreboard_by_hand():
-    board = experiment.scoreboard(FOUND)
+    board = scoreboard(FOUND)
     assert board["lorarar"]["average"].value == 3 / 8 and board["lorarar"]["best"].value == 2 / 4
     assert board["lorarar"]["subject"].value == 6 / 8 and board["lorarar"]["style"].value == 5 / 8
     assert board["direct"]["average"].value == board["direct"]["best"].value == 0
@@ -354,15 +370,15 @@ def test_scoreboard_by_hand():
 
 
 def test_heat_maps_by_hand():
-    average, best = experiment.maps(FOUND["lorarar"], 2)
+    average, best = maps(FOUND["lorarar"], 2)
     assert average.tolist() == [[1, 0.5], [0, 0]] and best.tolist() == [[1, 1], [0, 0]]
 
 
 def test_agreement_by_hand():
     other = {"direct": said([[0, 0], [1, 1], [0, 0], [0, 0]], [[1, 1], [0, 1], [1, 1], [1, 1]])}
-    assert experiment.agreement(FOUND, other) == {"subject": 7 / 8, "style": 1.0, "right": 7 / 8}
+    assert agreement(FOUND, other) == {"subject": 7 / 8, "style": 1.0, "right": 7 / 8}
     with pytest.raises(ValueError, match="no method in common"):
-        experiment.agreement(FOUND, {"ties": other["direct"]})
+        agreement(FOUND, {"ties": other["direct"]})
 
 
 def test_judges_are_examined_on_drawings_of_known_truth(monkeypatch):
@@ -371,18 +387,18 @@ def test_judges_are_examined_on_drawings_of_known_truth(monkeypatch):
     yes = np.array([True, True, False, False])
     shown = np.concatenate([light, dark, dark, dark])
     drawn = [
-        eyes.Case("subject", "dog #2", light, shown, yes, ""),
-        eyes.Case("style", "oil painting #1", dark, shown, yes, "oil painting"),
+        Case("subject", "dog #2", light, shown, yes, ""),
+        Case("style", "oil painting #1", dark, shown, yes, "oil painting"),
     ]
-    monkeypatch.setattr(eyes, "cases", lambda each, seed: drawn)
+    monkeypatch.setattr("lorarar.study.judges.cases", lambda each, seed: drawn)
     monkeypatch.setattr(
-        experiment, "image_similarity", lambda e, i, r: i.mean((1, 2, 3)) / 255 - r.mean() / 255
+        "lorarar.study.judges.image_similarity", lambda e, i, r: i.mean((1, 2, 3)) / 255 - r.mean() / 255
     )
     judges = [
         Judge("eager", "1", lambda name, images: np.ones(len(images), bool)),
         Judge("bright", "1", lambda name, images: images.mean((1, 2, 3)) > 127),
     ]
-    found = experiment.examined(judges, {"DINO": None}, each=2, progress=False)
+    found = examined(judges, {"DINO": None}, each=2, progress=False)
     assert found["verdicts"] == {
         "eager": {"dog #2": "1111", "oil painting #1": "1111"},
         "bright": {"dog #2": "1000", "oil painting #1": "1000"},
@@ -395,22 +411,22 @@ def test_judges_are_examined_on_drawings_of_known_truth(monkeypatch):
     assert found["scores"]["DINO"]["dog #2"] == [0, *[round((50 - 200) / 255, 4)] * 3]
     assert found["chosen"] == "bright" and json.loads(json.dumps(found)) == found
     with pytest.raises(ValueError, match="at least one judge"):
-        experiment.examined([], {})
+        examined([], {})
     with pytest.raises(ValueError, match="each must be at least 1, not 0"):
-        experiment.examined(judges, {}, each=0)
+        examined(judges, {}, each=0)
 
 
 def test_the_better_judge_is_the_one_whose_worse_axis_is_better():
     def report(subject, style):
         return {"subject": {"balanced accuracy": subject}, "style": {"balanced accuracy": style}}
 
-    assert experiment.better({"a": report(0.99, 0.7), "b": report(0.8, 0.8)}) == "b"
-    assert experiment.better({"a": report(0.9, 0.95), "b": report(0.9, 0.99)}) == "a", "the first of equals"
+    assert better({"a": report(0.99, 0.7), "b": report(0.8, 0.8)}) == "b"
+    assert better({"a": report(0.9, 0.95), "b": report(0.9, 0.99)}) == "a", "the first of equals"
 
 
 def test_samples_show_each_kind_and_spread():
-    rows = experiment.samples(FOUND, 2)
-    assert [(row.subject, row.style) for row in rows] == list(experiment.KINDS)
+    rows = samples(FOUND, 2)
+    assert [(row.subject, row.style) for row in rows] == list(KINDS)
     assert len(set(rows)) == len(rows)
     for row in rows:
         assert FOUND[row.method].subject[row.pair, row.image] == row.subject
@@ -418,13 +434,13 @@ def test_samples_show_each_kind_and_spread():
     assert rows[0] == Sample("lorarar", 0, 0, True, True)
     assert rows[3].pair == 3, "a pair that the sheet has not shown"
     nothing = {"lorarar": said([[0, 0]], [[0, 0]])}
-    assert experiment.samples(nothing, 1) == []
+    assert samples(nothing, 1) == []
 
 
 def test_a_frame_says_right_or_wrong():
     image = np.full((32, 32, 3), 7, np.uint8)
-    for right, colour in ((True, experiment.GREEN), (False, experiment.RED)):
-        around = experiment.framed(image, right)
+    for right, colour in ((True, GREEN), (False, RED)):
+        around = framed(image, right)
         assert around.shape == (36, 36, 3) and np.array_equal(around[2:-2, 2:-2], image)
         assert all(tuple(around[y, x]) == colour for y, x in ((0, 0), (1, 20), (20, 1), (35, 35)))
 
@@ -434,15 +450,15 @@ def test_a_frame_says_right_or_wrong():
 
 def test_times_of_all_methods_in_one_run(whole):
     run, pipe = whole
-    found = experiment.times(run, repeat=2, pipe=pipe)
+    found = times(run, repeat=2, pipe=pipe)
     assert set(found) == {name for name, method in METHODS.items() if not method.reference}
     assert found["direct"]["runs"] == 2 * 4 and found["ziplora"]["runs"] == 1
     assert found["ziplora"]["median"] > found["lorarar"]["median"] > 0, "optimised, not read from its file"
 
 
 def test_hypernetworks_lie_with_their_scale(place, scale):
-    assert experiment.hypernetwork_of(scale) == place / "hypernetworks" / "tiny.safetensors"
-    assert experiment.hypernetwork_of("smoke") == experiment.hypernetwork_of("shoebox")
+    assert hypernetwork_of(scale) == place / "hypernetworks" / "tiny.safetensors"
+    assert hypernetwork_of("smoke") == hypernetwork_of("shoebox")
 
 
 def test_metrics_compare_with_the_right_references(whole, monkeypatch):
@@ -454,18 +470,20 @@ def test_metrics_compare_with_the_right_references(whole, monkeypatch):
         return means / np.linalg.norm(means, axis=1, keepdims=True)
 
     asked = []
-    monkeypatch.setattr(experiment, "image_similarity", lambda e, i, r: e * (unit(i) @ unit(r).T).mean(1))
     monkeypatch.setattr(
-        experiment, "text_similarity", lambda e, i, text: asked.append(text) or np.full(len(i), 0.5)
+        "lorarar.study.metrics.image_similarity", lambda e, i, r: e * (unit(i) @ unit(r).T).mean(1)
     )
-    found = experiment.measured(run, 1.0, 2.0, QUICK)
+    monkeypatch.setattr(
+        "lorarar.study.metrics.text_similarity", lambda e, i, text: asked.append(text) or np.full(len(i), 0.5)
+    )
+    found = measured(run, 1.0, 2.0, QUICK)
     for i, pair in enumerate(PAIRS):
-        images = unit(experiment.read_cell(experiment.cell_of(run, "direct", pair))[1])
+        images = unit(read_cell(cell_of(run, "direct", pair))[1])
         subject, style = (unit(zoo.pictures(name, seed=1)[0]) for name in pair)
         assert np.allclose(found["direct"]["CLIP-I"][i], (images @ style.T).mean(1))
         assert np.allclose(found["direct"]["DINO"][i], 2 * (images @ subject.T).mean(1))
     assert asked[0] == "a dog in oil painting style" and "sks" not in " ".join(asked)
-    table = experiment.table_a2(found)
+    table = table_a2(found)
     entry = table["direct"]["CLIP-I"]
     assert (
         np.isclose(entry.value, found["direct"]["CLIP-I"].mean()) and entry.low <= entry.value <= entry.high
@@ -483,64 +501,64 @@ def test_hypernetworks_are_compared_on_validation(whole, run, tmp_path):
         torch.nn.init.normal_(parameter, std=0.5)
     network.metadata = {"parts": "query,output", "lorarar_training": '{"rest": "sum"}'}
     network.save(other)
-    found = experiment.tuned(run, by_brightness(), [old, other])
+    found = tuned(run, by_brightness(), [old, other])
     assert list(found) == [old.stem, "other"]
     assert found["other"]["recipe"] == {"rest": "sum"}
     assert found["other"]["sha256"] != found[old.stem]["sha256"]
     for path in (old, other):
         own = replace(run, hypernetwork=path, out=tmp_path / "own" / path.stem)
-        experiment.images(own, ["lorarar"], pipe=whole[1])
-        want = experiment.judged(own, by_brightness(), ["lorarar"])["lorarar"].right.mean()
+        study_images.images(own, ["lorarar"], pipe=whole[1])
+        want = judged(own, by_brightness(), ["lorarar"])["lorarar"].right.mean()
         assert found[path.stem]["average"].value == want
         ahead = want - found[old.stem]["average"].value
         assert found[path.stem]["ahead"].value == pytest.approx(ahead)
     with pytest.raises(ValueError, match="on validation, never on test"):
-        experiment.tuned(replace(run, split="test"), by_brightness(), [old])
+        tuned(replace(run, split="test"), by_brightness(), [old])
     with pytest.raises(ValueError, match="a name of its own"):
-        experiment.tuned(run, by_brightness(), [old, tmp_path / old.name])
+        tuned(run, by_brightness(), [old, tmp_path / old.name])
 
 
 def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch):
     common = ["--scale", "tiny", "--names", *NAMES, "--count", "2", "--out", str(tmp_path), "--device", "cpu"]
     common += ["--methods", "direct", "k-lora", "--quiet"]
     for step in (["images"], ["verdicts", "--judge", "critic"], ["record", "--judges", "critic"]):
-        assert experiment.main([*step, *common]) == 0
+        assert main([*step, *common]) == 0
     written = book.recorded("experiment_validation_tiny")
     assert (
         written.provenance["scale"] == "tiny" and "record --split validation" in written.provenance["command"]
     )
-    found = experiment.verdicts(replace(whole[0], out=tmp_path), "critic", ["direct", "k-lora"])
-    again = experiment.from_record(written, "critic")
+    found = verdicts(replace(whole[0], out=tmp_path), "critic", ["direct", "k-lora"])
+    again = from_record(written, "critic")
     assert list(again) == ["direct", "k-lora"]
     for method in again:
         assert all(np.array_equal(a, b) for a, b in zip(again[method], found[method], strict=True))
     assert written["tables"]["critic"]["direct"]["average"][0] == found["direct"].right.mean()
-    sheet = Image.open(models.data_folder() / "recorded" / "experiment_validation_tiny.png")
+    sheet = Image.open(data_folder() / "recorded" / "experiment_validation_tiny.png")
     assert sheet.size == (2 * 32, 4 * 32)
     with pytest.raises(ValueError, match="no verdicts of mars2: there are critic"):
-        experiment.from_record(written, "mars2")
+        from_record(written, "mars2")
 
-    monkeypatch.setattr(experiment, "load_encoder", lambda source, device: source)
-    monkeypatch.setattr(experiment, "image_similarity", lambda e, i, r: np.linspace(0, 1, len(i)))
+    monkeypatch.setattr("lorarar.study.__main__.load_encoder", lambda source, device: source)
+    monkeypatch.setattr("lorarar.study.judges.image_similarity", lambda e, i, r: np.linspace(0, 1, len(i)))
     noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     references, yes = zoo.pictures("dog #2", seed=1)[0], np.array([True, False])
-    case = eyes.Case("subject", "dog #2", references, noise, yes, "")
-    monkeypatch.setattr(eyes, "cases", lambda each, seed: [case])
+    case = Case("subject", "dog #2", references, noise, yes, "")
+    monkeypatch.setattr("lorarar.study.judges.cases", lambda each, seed: [case])
     examine = ["judges", "--scale", "tiny", "--judges", "critic", "--each", "1", "--device", "cpu", "--quiet"]
-    assert experiment.main(examine) == 0
+    assert main(examine) == 0
     written = book.recorded("judges_tiny")
     assert written.provenance["command"].endswith("judges --scale tiny --judges critic --each 1")
     same = zoo.load_critic().same("subject", references, noise)
     assert written["verdicts"]["critic"] == {"dog #2": "".join(str(int(yes)) for yes in same)}
     assert written["scores"] == {"CLIP-I": {"dog #2": [0.0, 1.0]}, "DINO": {"dog #2": [0.0, 1.0]}}
 
-    network = experiment.hypernetwork_of("tiny")
+    network = hypernetwork_of("tiny")
     tune = ["tune", *common[:-4], "--judge", "critic", "--hypernetworks", str(network), "--quiet"]
-    assert experiment.main(tune) == 0
+    assert main(tune) == 0
     assert list(book.recorded("hypernetworks_tiny")["of"]) == [network.stem]
 
     capsys.readouterr()
-    assert experiment.main(["images", "--scale", "huge"]) == 2
-    assert capsys.readouterr().err.startswith("lorarar.experiment: unknown scale 'huge'")
-    assert experiment.main(["images", "--split", "test", "--methods", "ties:density=0.3"]) == 2
-    assert experiment.main(["make", *common[:-3], "direct", "--quiet"]) == 2
+    assert main(["images", "--scale", "huge"]) == 2
+    assert capsys.readouterr().err.startswith("lorarar.study: unknown scale 'huge'")
+    assert main(["images", "--split", "test", "--methods", "ties:density=0.3"]) == 2
+    assert main(["make", *common[:-3], "direct", "--quiet"]) == 2

@@ -11,10 +11,26 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageTextToText, LlavaOnevisionForConditionalGeneration
 
-from lorarar import judge
-from lorarar.shoebox import eyes, styles, subjects, train, world
-from lorarar.shoebox.scene import SIZE
-from lorarar.shoebox.train import Recipe, to_unit
+from lorarar.judging import Question, conversation, local_judge
+from lorarar.judging.local import render
+from lorarar.shoebox.models import dino, loop
+from lorarar.shoebox.models import judge as eyes
+from lorarar.shoebox.models.dino import Dino, recolour, train_dino
+from lorarar.shoebox.models.examination import (
+    Case,
+    agreement,
+    balanced_accuracy,
+    by_judge,
+    cases,
+    kappa,
+    measure_named,
+    report,
+)
+from lorarar.shoebox.models.judge import SIDE, glance, llava, processor, prompts
+from lorarar.shoebox.models.judge_training import train_judge
+from lorarar.shoebox.models.loop import Recipe, to_unit
+from lorarar.shoebox.world import styles, subjects, world
+from lorarar.shoebox.world.scene import SIZE
 
 NOISE = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
 
@@ -30,7 +46,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def named():
-    return eyes.cases(each=1)
+    return cases(each=1)
 
 
 # --- the judge
@@ -41,7 +57,7 @@ def test_every_word_of_the_questions_is_known():
     for family in styles.FAMILIES:
         for axis in ("subject", "style"):
             text = words.apply_chat_template(
-                judge.conversation(axis, family), add_generation_prompt=True, tokenize=False
+                conversation(axis, family), add_generation_prompt=True, tokenize=False
             )
             ids = words(text).input_ids
             assert words.unk_token_id not in ids
@@ -54,19 +70,19 @@ def test_every_word_of_the_questions_is_known():
 def test_trained_on_what_the_processor_gives():
     """The logits that training reads are the model's own on the processor's output."""
     words = eyes.words()
-    both = eyes.processor(words)
+    both = processor(words)
     torch.manual_seed(0)
-    model = eyes.llava(words).eval()
+    model = llava(words).eval()
     assert isinstance(model, LlavaOnevisionForConditionalGeneration)
     assert 2 * sum(p.numel() for p in model.parameters()) < 10e6  # bytes in half precision
     rows = [0, 1 + styles.FAMILIES.index("oil painting")]
-    texts = [judge.render(both, "subject"), judge.render(both, "style", "oil painting")]
+    texts = [render(both, "subject"), render(both, "style", "oil painting")]
     inputs = both(text=texts, images=[list(NOISE[:2]), list(NOISE[2:])], padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = model(**inputs).logits
-        seen = eyes.glance(model, to_unit(NOISE))
-        assert seen.shape == (4, eyes.SIDE**2 + 1, 128)
-        found = eyes.answer(model, eyes.prompts(both), torch.tensor(rows), seen.view(2, 2, *seen.shape[1:]))
+        seen = glance(model, to_unit(NOISE))
+        assert seen.shape == (4, SIDE**2 + 1, 128)
+        found = eyes.answer(model, prompts(both), torch.tensor(rows), seen.view(2, 2, *seen.shape[1:]))
     torch.testing.assert_close(found[:, 1], expected[:, -1], atol=1e-4, rtol=1e-4)
     ends = [int(torch.nonzero(row == both.image_token_id).max()) for row in inputs["input_ids"]]
     torch.testing.assert_close(found[:, 0], expected[[0, 1], ends], atol=1e-4, rtol=1e-4)
@@ -111,15 +127,15 @@ def test_reports_by_hand():
     yes = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0], bool)
     said = np.array([1, 1, 1, 0, 1, 0, 0, 0, 0], bool)
     hard = np.array([0, 0, 0, 0, 1, 1, 0, 0, 0], bool)
-    found = eyes.report(yes, said, hard)
+    found = report(yes, said, hard)
     assert found["balanced accuracy"] == pytest.approx((3 / 4 + 4 / 5) / 2)
     assert found["balanced accuracy, hard"] == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert found["confusion"] == {"yes, said yes": 3, "yes, said no": 1, "no, said yes": 1, "no, said no": 4}
-    assert math.isnan(eyes.balanced_accuracy(yes[:4], said[:4]))
+    assert math.isnan(balanced_accuracy(yes[:4], said[:4]))
 
 
 def test_named_things_are_judged_by_vote():
-    case = eyes.Case("subject", "dog #1", NOISE[:3], NOISE, np.array([1, 1, 0, 0], bool), "")
+    case = Case("subject", "dog #1", NOISE[:3], NOISE, np.array([1, 1, 0, 0], bool), "")
     style = case._replace(axis="style", name="glowing", words="glowing", yes=np.array([1, 0, 0, 0], bool))
 
     def ask(questions):
@@ -129,7 +145,7 @@ def test_named_things_are_judged_by_vote():
         pairs = [(number[q.image.tobytes()], number[q.reference.tobytes()]) for q in questions]
         return ["Yes" if pair in right else "No" for pair in pairs]
 
-    found = eyes.measure_named(eyes.by_judge(ask), [case, style])
+    found = measure_named(by_judge(ask), [case, style])
     assert found["subject"]["balanced accuracy"] == 0.75
     assert found["subject"]["by name"] == {"dog #1": 0.75}
     assert found["style"]["balanced accuracy"] == 1.0
@@ -140,7 +156,7 @@ def test_named_things_are_judged_by_vote():
             return np.array([True, True, False, False])
 
     # Judge: yes no no no. Critic: yes yes no no. Cohen (1960): (p - c) / (1 - c), by hand.
-    both = eyes.agreement(ask, Other(), NOISE, case)
+    both = agreement(ask, Other(), NOISE, case)
     assert both["agree"] == 0.75
     assert (both["judge accepts"], both["critic accepts"]) == (0.25, 0.5)
     assert both["kappa"] == pytest.approx((0.75 - 0.5) / 0.5)
@@ -148,10 +164,10 @@ def test_named_things_are_judged_by_vote():
 
 def test_kappa_takes_chance_off():
     a, b = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
-    assert eyes.kappa(a, a) == eyes.kappa(a[:2], a[:2]) == 1.0
-    assert eyes.kappa(a, b) == 0.0 and eyes.kappa(a, ~a) == -1.0
+    assert kappa(a, a) == kappa(a[:2], a[:2]) == 1.0
+    assert kappa(a, b) == 0.0 and kappa(a, ~a) == -1.0
     # Nine in ten agree, and would by chance with 0.9 and 1.0 of Yes: (0.9 - 0.9) / 0.1.
-    assert eyes.kappa(np.arange(10) > 0, np.ones(10, bool)) == pytest.approx(0.0)
+    assert kappa(np.arange(10) > 0, np.ones(10, bool)) == pytest.approx(0.0)
 
 
 @pytest.fixture
@@ -167,9 +183,9 @@ def one_thread():
 def test_training_the_judge_writes_a_judge_and_resumes(drawn, named, tmp_path, monkeypatch):
     images, truths = (part[: 6 * world.GROUP] for part in drawn[1:])
     monkeypatch.setattr(world, "dataset", lambda groups, seed: (images, [], truths))
-    monkeypatch.setattr(eyes, "cases", lambda seed: [named[0], named[-1]])
+    monkeypatch.setattr("lorarar.shoebox.models.examination.cases", lambda seed: [named[0], named[-1]])
     recipe = Recipe(16, 6, 5e-3, warmup=2)  # enough to say Yes or No, rightly or not
-    facts = eyes.train_judge(tmp_path / "a", tmp_path / "run", recipe, 0, "cpu", 6)
+    facts = train_judge(tmp_path / "a", tmp_path / "run", recipe, 0, "cpu", 6)
     folder = tmp_path / "a" / "judge"
     assert facts["steps"] == 16
     assert (
@@ -183,8 +199,8 @@ def test_training_the_judge_writes_a_judge_and_resumes(drawn, named, tmp_path, m
     assert isinstance(model, LlavaOnevisionForConditionalGeneration)
     assert sum(file.stat().st_size for file in folder.iterdir()) < 10e6
     # Its first word is its answer: what it would say next, it has never learned.
-    ask = judge.local_judge(folder, "cpu")
-    questions = [judge.Question("subject", images[i], images[j], "") for i, j in ((0, 1), (2, 3), (4, 11))]
+    ask = local_judge(folder, "cpu")
+    questions = [Question("subject", images[i], images[j], "") for i, j in ((0, 1), (2, 3), (4, 11))]
     assert set(ask(questions)) <= {"Yes", "No"}
     # Killed in the middle of the second stage, the run goes on and ends in the same weights.
     steps = []
@@ -196,21 +212,23 @@ def test_training_the_judge_writes_a_judge_and_resumes(drawn, named, tmp_path, m
         return drill(columns, variety)
 
     other = tmp_path / "b", tmp_path / "other", recipe, 0, "cpu", 6
-    fit = train.fit
-    monkeypatch.setattr(train, "fit", lambda *a, **k: fit(*a, **k, save_every=0))
+    fit = loop.fit
+    monkeypatch.setattr(
+        "lorarar.shoebox.models.judge_training.fit", lambda *a, **k: fit(*a, **k, save_every=0)
+    )
     with monkeypatch.context() as patch:
-        patch.setattr(eyes, "drill", killed)
+        patch.setattr("lorarar.shoebox.models.judge_training.drill", killed)
         with pytest.raises(KeyboardInterrupt):
-            eyes.train_judge(*other)
-    monkeypatch.setattr(eyes, "measure_judge", lambda *_: {})
-    eyes.train_judge(*other)
+            train_judge(*other)
+    monkeypatch.setattr("lorarar.shoebox.models.judge_training.measure_judge", lambda *_: {})
+    train_judge(*other)
     first, second = (load_file(tmp_path / name / "judge" / "model.safetensors") for name in "ab")
     assert first.keys() == second.keys()
     for name, weight in first.items():
         torch.testing.assert_close(weight, second[name], atol=0, rtol=0)
     # Trained on, it starts from these weights; at a rate of zero it ends in them, too.
     still = Recipe(2, 6, 0.0, warmup=2), 0, "cpu", 6, folder
-    eyes.train_judge(tmp_path / "c", tmp_path / "more", *still)
+    train_judge(tmp_path / "c", tmp_path / "more", *still)
     assert f"--init {folder}" in json.loads((tmp_path / "c" / "judge" / "card.json").read_text())["command"]
     assert not (tmp_path / "more" / "judge-eyes.pt").exists()
     third = load_file(tmp_path / "c" / "judge" / "model.safetensors")
@@ -228,8 +246,8 @@ def test_crops_are_squares_of_the_image():
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("roughen", "recolour"):
-            patch.setattr(eyes, name, lambda images: images)
-        cut = eyes.crops(image.repeat(50, 1, 1, 1), 32, 0.15, 0.4)
+            patch.setattr(dino, name, lambda images: images)
+        cut = dino.crops(image.repeat(50, 1, 1, 1), 32, 0.15, 0.4)
     assert cut.shape == (50, 3, 32, 32)
     wide = (cut[:, 0, 0, -1] - cut[:, 0, 0, 0]) / 31 * 32 / 2  # share of the side, negative if mirrored
     high = (cut[:, 1, -1, 0] - cut[:, 1, 0, 0]) / 31 * 32 / 2
@@ -245,7 +263,7 @@ def test_recolouring_turns_hue_and_keeps_grey():
     """Against colorsys: hues move by a tenth of a turn at most; one image in five is grey."""
     torch.manual_seed(0)
     given = torch.tensor([0.2, -0.1, -0.2])[:, None, None].expand(2000, 3, 2, 2)
-    made = eyes.recolour(given)
+    made = recolour(given)
     assert made.shape == given.shape and made.abs().max() <= 1
     colours = [tuple(((colour + 1) / 2).tolist()) for colour in made[:, :, 0, 0]]
     grey = torch.tensor([max(colour) - min(colour) < 1e-6 for colour in colours])
@@ -261,14 +279,14 @@ def test_recolouring_turns_hue_and_keeps_grey():
     assert 0.08 < turned.abs().max() < 0.12  # a turn about the grey axis is nearly one of the hue
     same = (made - given).abs().amax((1, 2, 3)) < 1e-5
     assert 0.12 < same.float().mean() < 0.2  # 0.2 unchanged, of which 0.2 are grey
-    plain = eyes.recolour(torch.full((50, 3, 2, 2), 0.1))
+    plain = recolour(torch.full((50, 3, 2, 2), 0.1))
     assert (plain.amax(1) - plain.amin(1)).max() < 1e-5
 
 
 @pytest.mark.parametrize("half", [False, True])
 def test_dinos_teacher_follows_and_is_never_trained(half):
     torch.manual_seed(0)
-    model = eyes.Dino(outputs=32)
+    model = Dino(outputs=32)
     eyes_size = sum(p.numel() for p in model.teacher[0].parameters())
     assert 2 * eyes_size < 5e6  # bytes in half precision
     with torch.no_grad():
@@ -296,28 +314,28 @@ def test_training_dino_is_resumed_teacher_and_all(drawn, tmp_path, monkeypatch):
     _, images, truths = drawn
     monkeypatch.setattr(world, "dataset", lambda groups, seed: (images, [], truths))
     recipe = Recipe(4, 4, 1e-3)
-    facts = eyes.train_dino(tmp_path / "a", tmp_path / "run", recipe, 0, "cpu", 12)
+    facts = train_dino(tmp_path / "a", tmp_path / "run", recipe, 0, "cpu", 12)
     assert facts["steps"] == 4
     assert 0 <= facts["held-out drawings"]["nearest neighbour's class"] <= 1
     assert type(AutoModel.from_pretrained(tmp_path / "a" / "dino")).__name__ == "ViTModel"
     steps = []
 
-    def killed(*arguments, crops=eyes.crops):
+    def killed(*arguments, crops=dino.crops):
         steps.append(1)
         if len(steps) > 6 * 2:
             raise KeyboardInterrupt
         return crops(*arguments)
 
     other = tmp_path / "b", tmp_path / "other", recipe, 0, "cpu", 12
-    fit = train.fit
-    monkeypatch.setattr(train, "fit", lambda *a, **k: fit(*a, **k, save_every=0))
+    fit = loop.fit
+    monkeypatch.setattr("lorarar.shoebox.models.dino.fit", lambda *a, **k: fit(*a, **k, save_every=0))
     with monkeypatch.context() as patch:
-        patch.setattr(eyes, "crops", killed)
+        patch.setattr("lorarar.shoebox.models.dino.crops", killed)
         with pytest.raises(KeyboardInterrupt):
-            eyes.train_dino(*other)
-    eyes.train_dino(*other)
+            train_dino(*other)
+    train_dino(*other)
     first, second = (load_file(tmp_path / name / "dino" / "model.safetensors") for name in "ab")
     for name, weight in first.items():
         torch.testing.assert_close(weight, second[name], atol=0, rtol=0)
     with pytest.raises(ValueError, match="another run"):
-        eyes.train_dino(*other[:2], replace(recipe, learning_rate=1e-2), *other[3:])
+        train_dino(*other[:2], replace(recipe, learning_rate=1e-2), *other[3:])

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from lorarar.cli import main
-from lorarar.judge import (
+from lorarar.judging import (
     Question,
     average_case,
     best_case,
@@ -39,17 +39,15 @@ from lorarar.judge import (
     heat_maps,
     judge,
     judge_files,
-    load_processor,
     local_judge,
     majority,
     remembered,
-    render,
     said_yes,
     served_judge,
     table,
     votes,
-    without_video,
 )
+from lorarar.judging.local import load_processor, render, without_video
 
 # Figures A1 and A2 of the supplement, white space apart.
 SUBJECT = """Your task is to identify if the test image shows the same subject as the support image. Support

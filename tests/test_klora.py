@@ -9,9 +9,10 @@ import torch
 from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler
 from tiny import tiny_pipeline
 
-from lorarar import klora, models
-from lorarar.dreambooth import adapted
+from lorarar import klora
 from lorarar.lora import LoRA, LoRAError
+from lorarar.pipelines import generate, loaded
+from lorarar.train.dreambooth import adapted
 
 PROMPTS = ["a dog in oil painting style", "a cat", "a can"]
 SEEDS = [3, 1, 4]
@@ -128,8 +129,8 @@ def test_images_are_those_of_the_dense_choice(pipe, content, style, schedule):
         want, calls = merged_by_hand(pipe, content, style, prompt, seed, 5)
         assert calls == [0, 1, 2, 3, 4]
         assert np.abs(image.astype(int) - (want[0] * 255).round()).max() <= 1
-    with models.loaded(pipe, content, style):
-        direct = models.generate(pipe, PROMPTS, SEEDS, steps=5, guidance=3.0)
+    with loaded(pipe, content, style):
+        direct = generate(pipe, PROMPTS, SEEDS, steps=5, guidance=3.0)
     assert np.abs(made.astype(int) - direct).max() > 3, "not the sum"
 
 
@@ -142,11 +143,11 @@ def test_a_scheduler_that_calls_twice_a_step(pipe, content, style):
 
 
 def test_leaves_the_pipeline_as_it_was(pipe, content, style):
-    before = models.generate(pipe, "a dog", 1, steps=2)
+    before = generate(pipe, "a dog", 1, steps=2)
     with pytest.raises(RuntimeError, match="stop"), klora.applied(pipe, content, style):
-        assert not np.array_equal(models.generate(pipe, "a dog", 1, steps=2), before)
+        assert not np.array_equal(generate(pipe, "a dog", 1, steps=2), before)
         raise RuntimeError("stop")
-    assert np.array_equal(models.generate(pipe, "a dog", 1, steps=2), before)
+    assert np.array_equal(generate(pipe, "a dog", 1, steps=2), before)
     assert not pipe.unet._forward_pre_hooks and not pipe.get_list_adapters()
 
 
@@ -169,7 +170,7 @@ def test_layers_of_one_lora_stay_and_text_encoders_are_averaged(pipe, content, s
     style = LoRA({**{x: p for x, p in style.items() if x != only}, words: (texts[1], down)})
     assert only not in klora.ratios(content, style) and words not in klora.ratios(content, style)
     with klora.applied(pipe, content, style):
-        got = models.generate(pipe, "a dog", 1, steps=1, guidance=1.0)
+        got = generate(pipe, "a dog", 1, steps=1, guidance=1.0)
     theirs = copy.deepcopy(pipe)
     chosen = dict(
         zip(klora.ratios(content, style), klora.choices(klora.ratios(content, style), 1)[0], strict=True)
@@ -183,7 +184,7 @@ def test_layers_of_one_lora_stay_and_text_encoders_are_averaged(pipe, content, s
         name = name.removeprefix("text_model.")
     half = (dense(content[words]) + dense(style[words])) / 2
     theirs.text_encoder.get_submodule(name).weight.data += torch.from_numpy(half).float()
-    want = models.generate(theirs, "a dog", 1, steps=1, guidance=1.0)
+    want = generate(theirs, "a dog", 1, steps=1, guidance=1.0)
     assert np.abs(got.astype(int) - want).max() <= 1
 
 

@@ -20,8 +20,6 @@ from tiny import tiny_pipeline
 from lorarar.lora import (
     LoRA,
     LoRAError,
-    _from_sgm,
-    _to_sgm,
     delta_weight,
     describe,
     load_coefficients,
@@ -30,6 +28,7 @@ from lorarar.lora import (
     save_coefficients,
     save_lora,
 )
+from lorarar.lora.names import _from_sgm, _to_sgm
 
 BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
 QUERY = f"unet.{BLOCK}.attn1.to_q"

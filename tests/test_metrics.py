@@ -10,10 +10,10 @@ from PIL import Image
 from transformers import CLIPModel, ViTConfig, ViTModel
 
 from lorarar.cli import main
-from lorarar.metrics import embed_images, image_similarity, load_encoder, measure_files, text_similarity
-from lorarar.models import SCALES
-from lorarar.shoebox import miniatures
-from lorarar.shoebox.scene import SIZE
+from lorarar.judging import embed_images, image_similarity, load_encoder, measure_files, text_similarity
+from lorarar.scales import SCALES
+from lorarar.shoebox.models import architectures
+from lorarar.shoebox.world.scene import SIZE
 
 rng = np.random.default_rng(0)
 IMAGES = rng.integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
@@ -34,10 +34,10 @@ def pixels(images) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     torch.manual_seed(0)
-    words = miniatures.tokenizer(TEXTS)
-    model = miniatures.clip(words).eval()
+    words = architectures.tokenizer(TEXTS)
+    model = architectures.clip(words).eval()
     folder = tmp_path_factory.mktemp("clip")
-    for part in (model, words, miniatures.image_processor()):
+    for part in (model, words, architectures.image_processor()):
         part.save_pretrained(folder)
     return folder, model, words
 
@@ -57,7 +57,7 @@ def vit(tmp_path_factory):
     model = ViTModel(config, add_pooling_layer=False).eval()  # DINO's checkpoints have no pooling layer
     folder = tmp_path_factory.mktemp("vit")
     model.save_pretrained(folder)
-    miniatures.image_processor().save_pretrained(folder)
+    architectures.image_processor().save_pretrained(folder)
     return folder, model
 
 

@@ -12,12 +12,23 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from lorarar import cli
-from lorarar.shoebox import critic, miniatures, train, world
-from lorarar.shoebox.critic import Critic, balanced, contrast, pairs, verify
-from lorarar.shoebox.miniatures import TOKENS
-from lorarar.shoebox.scene import COLOUR_NAMES, SIZE
-from lorarar.shoebox.train import Recipe, encode, fit, has_bfloat16, rate, to_bytes, to_unit, write_whole
+from lorarar.cli import main
+from lorarar.shoebox.models import architectures, critic
+from lorarar.shoebox.models.architectures import TOKENS
+from lorarar.shoebox.models.critic import Critic, balanced, contrast, pairs, verify
+from lorarar.shoebox.models.loop import (
+    RECIPES,
+    Recipe,
+    fit,
+    has_bfloat16,
+    rate,
+    to_bytes,
+    to_unit,
+    write_whole,
+)
+from lorarar.shoebox.models.train import encode, psnr, scaled, train_base, train_clip, train_vae
+from lorarar.shoebox.world import styles, subjects, world
+from lorarar.shoebox.world.scene import COLOUR_NAMES, SIZE
 
 CORPUS = ["a red and white dog in watercolor painting style", "a photo of an orange striped cat"]
 NOISE = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
@@ -29,14 +40,16 @@ def parameters(model: nn.Module) -> int:
 
 @pytest.fixture(scope="module")
 def words() -> CLIPTokenizer:
-    return miniatures.tokenizer(CORPUS)
+    return architectures.tokenizer(CORPUS)
 
 
 # --- the tokenizer
 
 
 def test_every_word_of_the_world_is_one_token(words):
-    known = " ".join([*world.CLASSES, *world.FAMILIES, *COLOUR_NAMES, *world.RARE_TOKENS, *CORPUS]).split()
+    known = " ".join(
+        [*subjects.CLASSES, *styles.FAMILIES, *COLOUR_NAMES, *world.RARE_TOKENS, *CORPUS]
+    ).split()
     for word in sorted(set(known) - {"3D"}):  # CLIP takes digits apart
         for spelt in (word, word.upper()):
             ids = words(spelt).input_ids
@@ -48,10 +61,10 @@ def test_every_word_of_the_world_is_one_token(words):
 
 def test_the_longest_caption_fits(words):
     longest = max(
-        (f"a photo of an sks {c} and {c} spotted {name}" for c in COLOUR_NAMES for name in world.CLASSES),
+        (f"a photo of an sks {c} and {c} spotted {name}" for c in COLOUR_NAMES for name in subjects.CLASSES),
         key=lambda text: len(words(text).input_ids),
     )
-    for family in world.FAMILIES:
+    for family in styles.FAMILIES:
         assert len(words(f"{longest.removeprefix('a photo of ')} in {family} style").input_ids) <= TOKENS
 
 
@@ -75,7 +88,7 @@ def test_the_tokenizer_is_read_back_by_its_class(words, tmp_path):
 
 
 def test_the_tokenizer_is_a_function_of_its_corpus(words):
-    again = miniatures.tokenizer(reversed(CORPUS * 2))
+    again = architectures.tokenizer(reversed(CORPUS * 2))
     assert again.get_vocab() == words.get_vocab()
     assert again(CORPUS).input_ids == words(CORPUS).input_ids
 
@@ -84,9 +97,9 @@ def test_the_tokenizer_is_a_function_of_its_corpus(words):
 
 
 def test_sizes_are_those_of_miniatures(words):
-    clip, second = miniatures.clip(words), miniatures.second_text_encoder(words)
+    clip, second = architectures.clip(words), architectures.second_text_encoder(words)
     context = clip.config.text_config.hidden_size + second.config.hidden_size
-    unet, vae = miniatures.unet(context), miniatures.vae()
+    unet, vae = architectures.unet(context), architectures.vae()
     assert 3e6 <= parameters(unet) <= 15e6
     text = parameters(clip.text_model)  # the base has a copy of CLIP's
     halves = 2 * sum(map(parameters, (unet, vae, clip, second, Critic()))) + 2 * text
@@ -100,7 +113,7 @@ def test_sizes_are_those_of_miniatures(words):
 def test_clip_pools_at_the_end_of_the_text(words):
     """The pooled embedding sees the last word, and not what stands behind the end."""
     torch.manual_seed(0)
-    text = miniatures.second_text_encoder(words).eval()
+    text = architectures.second_text_encoder(words).eval()
     asked = words(["a red dog", "a red cat"], padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
         padded = text(asked).text_embeds
@@ -110,7 +123,7 @@ def test_clip_pools_at_the_end_of_the_text(words):
 
 
 def test_images_reach_clip_in_plus_minus_one():
-    seen = miniatures.image_processor()(images=list(NOISE), return_tensors="pt").pixel_values
+    seen = architectures.image_processor()(images=list(NOISE), return_tensors="pt").pixel_values
     torch.testing.assert_close(
         seen, torch.from_numpy(NOISE).permute(0, 3, 1, 2) / 127.5 - 1, atol=1e-5, rtol=0
     )
@@ -118,7 +131,7 @@ def test_images_reach_clip_in_plus_minus_one():
 
 def test_sensitivity_is_the_decoders_jacobian():
     torch.manual_seed(1)
-    vae = miniatures.vae((8, 16, 16), 3).eval()
+    vae = architectures.vae((8, 16, 16), 3).eval()
     latents = torch.randn(1, 3, 16, 16)
     wanted = torch.zeros(3, 3)
     for place in range(256)[17::68]:  # four places of the sixteen, each on its own
@@ -130,32 +143,32 @@ def test_sensitivity_is_the_decoders_jacobian():
             _, change = torch.autograd.functional.jvp(lambda z: vae.decode(z).sample, latents, along)
             columns.append(change.flatten())
         wanted += torch.stack(columns) @ torch.stack(columns).T / 4
-    found = miniatures.sensitivity(vae, latents)
+    found = architectures.sensitivity(vae, latents)
     torch.testing.assert_close(found, wanted, rtol=0.2, atol=0.1 * float(wanted.diagonal().max()))
 
 
 def test_aligning_changes_the_latents_and_not_the_pictures():
     torch.manual_seed(1)
-    vae = miniatures.vae((8, 16, 16), 4).eval()
+    vae = architectures.vae((8, 16, 16), 4).eval()
     pixels = to_unit(np.random.default_rng(0).integers(0, 256, (16, SIZE, SIZE, 3), np.uint8))
     with torch.no_grad():
         before = vae.encode(pixels).latent_dist.mode()
         picture = vae.decode(before).sample
-        shown = miniatures.align(vae, before)
+        shown = architectures.align(vae, before)
         after = vae.encode(pixels).latent_dist.mode()
         torch.testing.assert_close(vae.decode(after).sample, picture, atol=1e-3, rtol=0)
     covariance = torch.cov(after.permute(1, 0, 2, 3).flatten(1))
     size = torch.tensor([1.0 if share > 0.005 else 0.1 for share in shown])
     torch.testing.assert_close(covariance, size.square().diag(), atol=2e-3, rtol=2e-3)
     assert shown == sorted(shown, reverse=True)
-    metric = miniatures.sensitivity(vae, after)
+    metric = architectures.sensitivity(vae, after)
     steps = metric.diagonal().sqrt() * size  # what a standard deviation of each channel changes
     torch.testing.assert_close(steps / steps[0], torch.tensor(shown), atol=0.02, rtol=0.1)
 
 
 def test_encoding_is_the_mode_in_batches():
     torch.manual_seed(2)
-    vae = miniatures.vae((8, 16, 16), 4).eval()
+    vae = architectures.vae((8, 16, 16), 4).eval()
     latents = encode(vae, NOISE, batch=2)
     assert latents.shape == (5, 4, 16, 16)
     with torch.no_grad():
@@ -172,17 +185,23 @@ def test_bytes_and_units():
     np.testing.assert_array_equal(to_bytes(units), NOISE)
     np.testing.assert_array_equal(to_bytes(2 * torch.ones(1, 3, 1, 1)), 255 * np.ones((1, 1, 1, 3)))
     black, gray = -torch.ones(1, 3, 4, 4), -torch.ones(1, 3, 4, 4) + 0.2
-    assert float(train.psnr(black, gray)) == pytest.approx(20.0)  # an error of a tenth of the range
+    assert float(psnr(black, gray)) == pytest.approx(20.0)  # an error of a tenth of the range
 
 
 def test_time_ids_are_the_pipelines_own(words):
-    small = miniatures.second_text_encoder(words)
-    unet = miniatures.unet(160, (16, 32), (1, 1))
-    pipe = miniatures.pipeline(miniatures.vae((8, 16, 16)), CLIPTextModel(small.config), small, words, unet)
-    own = pipe._get_add_time_ids(
-        (SIZE, SIZE), (0, 0), (SIZE, SIZE), torch.float32, text_encoder_projection_dim=miniatures.PROJECTION
+    small = architectures.second_text_encoder(words)
+    unet = architectures.unet(160, (16, 32), (1, 1))
+    pipe = architectures.pipeline(
+        architectures.vae((8, 16, 16)), CLIPTextModel(small.config), small, words, unet
     )
-    torch.testing.assert_close(miniatures.time_ids(3), own.repeat(3, 1))
+    own = pipe._get_add_time_ids(
+        (SIZE, SIZE),
+        (0, 0),
+        (SIZE, SIZE),
+        torch.float32,
+        text_encoder_projection_dim=architectures.PROJECTION,
+    )
+    torch.testing.assert_close(architectures.time_ids(3), own.repeat(3, 1))
 
 
 # --- all four recipes, two steps each
@@ -196,8 +215,8 @@ def trained(tmp_path_factory) -> Path:
     out, run = folder / "out", folder / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(train, "HELD_OUT", 2)
-        for make in (train.train_clip, train.train_vae, train.train_base, critic.train_critic):
+        patch.setattr("lorarar.shoebox.models.train.HELD_OUT", 2)
+        for make in (train_clip, train_vae, train_base, critic.train_critic):
             make(out, run, recipe, 0, "cpu", groups=3)
     return out
 
@@ -263,7 +282,7 @@ def test_cards_say_how_it_was_made(trained):
         assert card["command"] == f"lorarar shoebox {Path(place).name} --steps 2 --seed 0"
         assert card["steps"] == 2
         assert card["seconds"] > 0
-        assert card["world"] == world.source_hash()
+        assert card["world"] == world.VERSION
         assert card["machine"]
         assert f"| command | {card['command']} |" in (trained / place / "README.md").read_text()
 
@@ -281,7 +300,7 @@ def test_latents_are_encoded_anew_for_another_vae(trained, monkeypatch):
     vae = AutoencoderKL.from_pretrained(trained / "base" / "vae", torch_dtype=torch.float32)
     vae.quant_conv.bias.data += 1
     vae.half().save_pretrained(trained / "base" / "vae")
-    train.train_base(trained, run, Recipe(1, 2, 1e-3), 0, "cpu", groups=3)
+    train_base(trained, run, Recipe(1, 2, 1e-3), 0, "cpu", groups=3)
     first, second = (torch.load(file) for file in run.glob("latents-*"))
     assert (first - second).abs().float().mean() == pytest.approx(1, abs=0.01)
 
@@ -383,9 +402,9 @@ def test_the_rate_warms_up_stays_and_falls():
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert rates[10:61] == [1.0] * 51
     assert rates[60:] == pytest.approx([1 - k / 40 for k in range(41)])
-    short = train.scaled("base", 20)
-    assert short == replace(train.RECIPES["base"], steps=20, warmup=2)
-    assert train.scaled("vae", None) == train.RECIPES["vae"]
+    short = scaled("base", 20)
+    assert short == replace(RECIPES["base"], steps=20, warmup=2)
+    assert scaled("vae", None) == RECIPES["vae"]
 
 
 def test_the_rate_reaches_the_optimiser(tmp_path):
@@ -539,7 +558,7 @@ def test_roughening_keeps_the_picture():
 )
 def test_bad_input_to_the_command_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["shoebox", *arguments]) == 2
+    assert main(["shoebox", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not list(tmp_path.iterdir())

@@ -7,15 +7,8 @@ from diffusers import AutoPipelineForText2Image, StableDiffusionXLPipeline
 from tiny import tiny_pipeline
 
 from lorarar.lora import LoRA
-from lorarar.models import (
-    SCALES,
-    data_folder,
-    find_device,
-    find_scale,
-    generate,
-    load_pipeline,
-    loaded,
-)
+from lorarar.pipelines import find_device, generate, load_pipeline, loaded
+from lorarar.scales import SCALES, data_folder, find_scale
 
 PROMPTS = ["a dog", "a cat", "a red vase", "a dog", "a can"]
 SEEDS = [3, 1, 4, 1, 5]

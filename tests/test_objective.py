@@ -8,26 +8,16 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tiny import WIDTH, tiny_pipeline
 
-from lorarar.dreambooth import ATTENTION, adapted, encode, encode_prompts
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import LoRA, LoRAError, delta_weight, load_lora, save_lora
 from lorarar.merging import ziplora
-from lorarar.models import loaded
-from lorarar.objective import (
-    Gated,
-    Terms,
-    Trained,
-    chosen,
-    fingerprint,
-    gated,
-    joined,
-    merging_loss,
-    opened,
-    predict,
-    similarity,
-    teach,
-    updates,
-)
+from lorarar.pipelines import loaded
+from lorarar.train import Trained, merging_loss, similarity
+from lorarar.train.adapters import fingerprint, opened
+from lorarar.train.dreambooth import ATTENTION, adapted
+from lorarar.train.gates import Gated, gated, updates
+from lorarar.train.objective import Terms, chosen, joined, predict, teach
+from lorarar.train.pictures import encode, encode_prompts
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 CONTENT, STYLE = (

@@ -10,9 +10,11 @@ from tiny import tiny_pipeline
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import LoRA, load_coefficients, load_lora, save_coefficients, save_lora
 from lorarar.merging import merge
-from lorarar.models import SCALES, loaded
-from lorarar.objective import Gated, Trained, gated, merging_loss, predict, teach, updates
-from lorarar.ziplora import optimise
+from lorarar.pipelines import loaded
+from lorarar.scales import SCALES
+from lorarar.train import Trained, merging_loss, optimise
+from lorarar.train.gates import Gated, gated, updates
+from lorarar.train.objective import predict, teach
 
 QUICK = {"steps": 6, "batch_size": 2, "draws": 4, "learning_rate": 0.05, "progress": False}
 

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from tiny import tiny_pipeline
 
-from lorarar import cli, models
+from lorarar.cli import main
 from lorarar.lora import load_lora
-from lorarar.models import Recipe, Scale, load_pipeline, loaded
-from lorarar.shoebox import styles, subjects, world, zoo
-from lorarar.shoebox.critic import Critic
+from lorarar.pipelines import load_pipeline, loaded
+from lorarar.scales import SCALES, Recipe, Scale, data_folder
+from lorarar.shoebox import zoo
+from lorarar.shoebox.models.critic import Critic
+from lorarar.shoebox.world import styles, subjects, world
 
 PAIR = ["dog #2", "oil painting #1"]
 
@@ -32,7 +34,7 @@ def scale(place, monkeypatch):
     recipe = Recipe(rank=2, steps=2, learning_rate=1e-2, batch_size=2)
     tiny = Scale("tiny", "data/base", 32, inference_steps=1, dtype="float32", content=recipe, style=recipe)
     monkeypatch.setenv("LORARAR_DATA", str(place))
-    monkeypatch.setitem(models.SCALES, "tiny", tiny)
+    monkeypatch.setitem(SCALES, "tiny", tiny)
     return tiny
 
 
@@ -114,7 +116,7 @@ def test_rivals_and_targets():
 
 def test_training_writes_ordinary_files_and_keeps_what_is_there(scale, loras):
     files = [zoo.file_of(name, loras) for name in PAIR]
-    assert loras == models.data_folder() / "loras" / "tiny"
+    assert loras == data_folder() / "loras" / "tiny"
     lora = zoo.load("dog #2", scale)
     assert {down.shape[0] for _, down in lora.values()} == {2}
     assert {up.dtype for up, _ in lora.values()} == {torch.float16}
@@ -250,10 +252,10 @@ def test_the_command_trains_measures_sums_and_chooses(scale, place, tmp_path, ca
     monkeypatch.setattr(zoo, "CANDIDATES", ({},))
     monkeypatch.chdir(tmp_path)
     common = ["--names", *PAIR, "--scale", "tiny", "--device", "cpu"]
-    assert cli.main(["zoo", "train", *common]) == 0
+    assert main(["zoo", "train", *common]) == 0
     assert "dog-2.safetensors" in capsys.readouterr().out
     for step, name in (("measure", "first_loras"), ("sums", "first_sums"), ("choose", "recipes")):
-        assert cli.main(["zoo", step, *common, "--count", "1", "--quiet"]) == 0
+        assert main(["zoo", step, *common, "--count", "1", "--quiet"]) == 0
         written = json.loads((place / "recorded" / f"{name}.json").read_text())
         assert written["values"]["count"] == 1 and written["scale"] == "tiny"
         names = '"dog #2" "oil painting #1"'
@@ -275,6 +277,6 @@ def test_the_command_trains_measures_sums_and_chooses(scale, place, tmp_path, ca
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, capsys):
-    assert cli.main(["zoo", *arguments]) == 2
+    assert main(["zoo", *arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len([line for line in lines if not line.startswith("[transformers]")]) == 1

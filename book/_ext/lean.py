@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
-    """Leave out the scripts of Thebe, which Jupyter Book always adds, though the book has no button for it."""
+    """Leave out the scripts of Thebe, which Jupyter Book always adds; the book has no button for it."""
     context["script_files"] = [
         script
         for script in context.get("script_files", [])

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _chosen(options: argparse.Namespace) -> list[Path]:
-    from lorarar.models import find_scale
+    from lorarar.scales import find_scale
 
     find_scale(options.scale)
     every = pages()

@@ -25,7 +25,7 @@ OPEN, SHOWN = "not yet", "shown"
 
 
 class Exhibit(NamedTuple):
-    """One picture to be judged: what it should show, a reference of each, and the picture, (h, w, 3) uint8."""
+    """One picture to be judged: what it should show, a reference of each, the picture; (h, w, 3) uint8."""
 
     subject: str
     style: str
@@ -57,8 +57,8 @@ class JudgeYourself(Control):
         super().__init__(
             self._show,
             {"picture": pictures, "verdict": [OPEN, *WORDS.values()]},
-            alt="Three small pictures side by side: a photo of a subject, a drawing in a style, and a generated "
-            "image that should show that subject in that style",
+            alt="Three small pictures side by side: a photo of a subject, a drawing in a style, and a "
+            "generated image that should show that subject in that style",
             frames={"picture": pictures, "verdict": [OPEN, SHOWN]},
             enlarge=2,
         )
@@ -73,7 +73,7 @@ class JudgeYourself(Control):
         return self._said[judge, picture]
 
     def agreement(self, judge: str) -> tuple[int, int]:
-        """Return on how many pictures a judge says what the reader said, and how many the reader has judged."""
+        """Return on how many pictures a judge says what the reader said, and of how many."""
         same = [self.verdict(judge, picture) == given for picture, given in self.given.items()]
         return sum(same), len(same)
 
@@ -103,7 +103,7 @@ class JudgeYourself(Control):
 
     @property
     def widget(self) -> ipywidgets.Widget:
-        """The live control: a slider of pictures, a button for each thing that can be said, and the answer."""
+        """The live control: a slider of pictures, a button for each verdict, and who says what."""
         if self._widget is None:
             import ipywidgets as w
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from lorarar.bookkit.records import recorded, sheet, suffix
 from lorarar.bookkit.style import judge_of
-from lorarar.experiment import from_record
-from lorarar.judge import Entry, Verdicts
+from lorarar.judging import Entry, Verdicts
 from lorarar.study import statistics
+from lorarar.study.records import from_record
 
 CONTROLS = ("base", "content", "style")
 """What merges nothing: no LoRA, the subject's alone, the style's alone."""

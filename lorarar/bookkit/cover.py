@@ -30,14 +30,14 @@ def cover(
     """Draw the book's cover: subjects down the side, styles along the top, and each subject in each style.
 
     Args:
-        subjects: names in `lorarar.shoebox.subjects.SUBJECTS`, one row each.
-        styles: names in `lorarar.shoebox.styles.STYLES`, one column each.
+        subjects: names in `lorarar.shoebox.world.subjects.SUBJECTS`, one row each.
+        styles: names in `lorarar.shoebox.world.styles.STYLES`, one column each.
         seed: of poses and textures.
     """
     from PIL import Image, ImageDraw, ImageFilter
 
-    from lorarar.shoebox.styles import STYLES, paint, random_style
-    from lorarar.shoebox.subjects import CLASSES, SUBJECTS, random_identity, random_pose, scene
+    from lorarar.shoebox.world.styles import STYLES, paint, random_style
+    from lorarar.shoebox.world.subjects import CLASSES, SUBJECTS, random_identity, random_pose, scene
 
     side, gap, margin, ring, round_ = 168, 16, 40, 6, 26
     rng = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import Colormap, TwoSlopeNorm
 
-from lorarar.bookkit.pictures import contact_sheet, image_grid
+from lorarar.bookkit.pictures import contact_sheet, image_grid, reference
 from lorarar.bookkit.style import DIVERGING, GREY, INK, PALETTE, SEQUENTIAL, SIZE, WIDTH, use
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bars", "contact_sheet", "forest", "heat_maps", "histograms", "image_grid", "legend_below", "lines",
-    "panels", "scatter", "use",
+    "panels", "reference", "scatter", "use",
 ]  # fmt: skip
 
 

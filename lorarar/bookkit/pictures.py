@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lorarar.bookkit.style import DPI, SIZE, WIDTH
+from lorarar.bookkit.style import DPI, GREY, SIZE, WIDTH, framed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,3 +140,13 @@ def contact_sheet(
             x, y, name, size=size, rotation=np.degrees(slope), rotation_mode="anchor", ha="left", va="center"
         )
     return figure
+
+
+def reference(name: str, side: int) -> np.ndarray:
+    """Return an unseen view of a subject or style, framed in grey: (side, side, 3) uint8."""
+    from PIL import Image
+
+    from lorarar.shoebox import zoo
+
+    small = Image.fromarray(zoo.pictures(name, seed=1)[0][0])
+    return framed(np.asarray(small.resize((side, side))), GREY)

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lorarar.bookkit.sources import ROOT
-from lorarar.models import data_folder
+from lorarar.bookkit.style import judge_of
+from lorarar.scales import data_folder
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
+
+    from lorarar.judging import Verdicts
 
 _PROVENANCE = ("command", "seed", "scale", "machine", "date", "commit", "inputs")
 
@@ -52,6 +55,23 @@ def recorded(name: str) -> Recorded:
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     return Recorded(name, content["values"], {key: content[key] for key in _PROVENANCE})
+
+
+def experiment(split: str, scale: str = "shoebox") -> tuple[Recorded, dict[str, Verdicts]]:
+    """Return the recorded experiment of a split, and the verdicts of the book's judge.
+
+    Args:
+        split: "validation" or "test".
+        scale: of the chapter.
+
+    Returns:
+        The run, and {method: Verdicts}, each (pairs, images) of bool. Pairs are subjects × styles, the style
+        fastest.
+    """
+    from lorarar.study.records import from_record
+
+    run = recorded(f"experiment_{split}{suffix(scale)}")
+    return run, from_record(run, judge_of(scale))
 
 
 def sheet(name: str, columns: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lorarar.bookkit.records import digest, machine
 from lorarar.bookkit.sources import BOOK, ROOT, read_chapter, title
-from lorarar.models import data_folder, find_scale
+from lorarar.scales import data_folder, find_scale
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler

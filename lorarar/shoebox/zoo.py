@@ -21,27 +21,21 @@ import torch
 from diffusers import DDPMScheduler
 from tqdm import tqdm
 
-from lorarar.dreambooth import Batch, draw, encode, train_lora
 from lorarar.lora import LoRA, LoRAError, load_lora, save_lora
-from lorarar.models import (
-    Scale,
-    _quiet,
-    base_sha256,
-    data_folder,
-    find_scale,
-    generate,
-    load_pipeline,
-    loaded,
-)
-from lorarar.objective import predict
-from lorarar.shoebox import styles, subjects, world
-from lorarar.shoebox.scene import SIZE
-
-with _quiet():  # the training code behind the critic imports pipelines, which speak of torchvision
-    from lorarar.shoebox.critic import Critic
+from lorarar.pipelines import base_sha256, generate, load_pipeline, loaded
+from lorarar.scales import Scale, data_folder, find_scale
+from lorarar.shoebox.models.critic import Critic
+from lorarar.shoebox.world import styles, subjects, world
+from lorarar.shoebox.world import subjects as world_subjects
+from lorarar.shoebox.world.scene import SIZE
+from lorarar.train import train_lora
+from lorarar.train.denoising import Batch, draw
+from lorarar.train.objective import predict
+from lorarar.train.pictures import encode
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
 
 RARE = world.RARE_TOKENS[0]
 VIEWS = {"subject": 5, "style": 12}
@@ -67,10 +61,6 @@ CANDIDATES: tuple[dict[str, float], ...] = (
     {"learning_rate": 2e-3},
 )
 """Changes of a scale's recipes, one thing at a time, among which `choose` measures."""
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Names
 
 
 def axis(name: str) -> str:
@@ -128,10 +118,6 @@ def load(name: str, scale: str | Scale = "shoebox", variant: str = "") -> LoRA:
     return load_lora(path)
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Pictures and words
-
-
 def class_of(name: str) -> str:
     """Return the class word of a subject."""
     return subjects.SUBJECTS[name].cls
@@ -181,7 +167,7 @@ def tests(name: str, count: int) -> list[str]:
     if axis(name) == "subject":
         return [words(subject=name)] * count
     seen = world.style_images(name, VIEWS["style"])[1]
-    classes = [cls for cls in world.CLASSES if cls not in seen]
+    classes = [cls for cls in world_subjects.CLASSES if cls not in seen]
     # A step that shares no factor with their number spreads a few prompts over all classes.
     step = next(n for n in (7, 5, 11) if len(classes) % n)
     return [words(style=name, cls=classes[step * i % len(classes)]) for i in range(count)]
@@ -206,10 +192,6 @@ def load_critic() -> Critic:
     if not (place / "critic.safetensors").is_file():
         raise ValueError(f"no critic in {place}: train it first, with `lorarar shoebox critic`")
     return Critic.load(place)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Training
 
 
 def train(
@@ -300,10 +282,6 @@ def _made(path: Path, settings: dict[str, object]) -> bool:
     except (LoRAError, KeyError, ValueError):
         return False
     return all(written.get(name) == value for name, value in settings.items())
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Measuring
 
 
 def measure(
@@ -492,5 +470,5 @@ def loss(pipe: DiffusionPipeline, batch: Batch) -> float:
 
 
 def apply_weights(pipe: DiffusionPipeline, weights: Sequence[float]) -> None:
-    """Set the weights of the LoRAs that `lorarar.models.loaded` has applied, without loading them again."""
+    """Set the weights of the LoRAs that `lorarar.pipelines.loaded` has applied; nothing is loaded again."""
     pipe.set_adapters([f"lora{i}" for i in range(len(weights))], [float(weight) for weight in weights])

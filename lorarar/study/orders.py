@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lorarar.metrics import Encoder, image_similarity, text_similarity
-from lorarar.shoebox import styles, subjects, world, zoo
+from lorarar.judging import Encoder, image_similarity, text_similarity
+from lorarar.shoebox import zoo
+from lorarar.shoebox.world import styles, subjects, world
 
 WRONG = ("other subject", "other style", "photo", "other thing", "neither")
 """In which way deliveries two to six are wrong; "photo" ignores the style, "other thing" the subject."""
 
 
 def references(name: str) -> np.ndarray:
-    """Return the pictures of a subject or style that judges compare with: unseen views, (n, h, w, 3) uint8."""
+    """Return what judges compare with: pictures of a subject or style that no LoRA was trained on."""
     return zoo.pictures(name, seed=1)[0]
 
 
@@ -72,14 +73,14 @@ def scored(
 
     Args:
         pairs: of a subject and a style.
-        shows: {judge: which images show the subject or style of that name}; its score is 1 for subject and style.
+        shows: {judge: which images show the subject or style of that name}; subject and style score 1.
         clip: for CLIP-I and CLIP-T.
         dino: for DINO.
         seed: of the drawings.
 
     Returns:
-        {score: (pairs, 6)}, the right delivery first, "sum of three" among them; and {metric: (pairs,)}, by how
-        much a reference that is simply copied scores higher than the right delivery.
+        {score: (pairs, 6)}, the right delivery first, "sum of three" among them; and {metric: (pairs,)}, by
+        how much a reference that is simply copied scores higher than the right delivery.
     """
     rng = np.random.default_rng([seed, 10])
     rows: list[dict[str, np.ndarray]] = []

@@ -11,13 +11,15 @@ import torch
 from test_objective import CONTENT, PICTURES, STYLE, adapter, answer64, dense_merge
 from tiny import tiny_pipeline
 
-import lorarar.rar
+import lorarar.train.hypernetwork
 from lorarar import Hypernetwork
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import LoRA, delta_weight
-from lorarar.models import SCALES
-from lorarar.objective import Trained, chosen, teach, updates
-from lorarar.rar import sample_pairs, schedule, train
+from lorarar.scales import SCALES
+from lorarar.train import Trained, train_hypernetwork
+from lorarar.train.gates import updates
+from lorarar.train.hypernetwork import sample_pairs, schedule
+from lorarar.train.objective import chosen, teach
 
 QUICK = {"pairs": 2, "steps": 4, "batch_size": 1, "draws": 2, "hidden": 8, "progress": False}
 
@@ -47,7 +49,7 @@ def weights(network):
 def test_one_step_is_that_of_dense_weights(pipe, loras):
     """AdamW's first step is ±the learning rate by the gradient's sign: the gradient comes from dense ΔW."""
     options = {**QUICK, "pairs": [(1, 0)], "steps": 1, "weight_decay": 0.0, "learning_rate": 1e-3}
-    network, history = train(pipe, *loras, **options)
+    network, history = train_hypernetwork(pipe, *loras, **options)
 
     content, style = loras[0][1], loras[1][0]
     with torch.random.fork_rng():
@@ -85,7 +87,7 @@ def test_one_step_is_that_of_dense_weights(pipe, loras):
 @pytest.mark.parametrize("order", ["in turn", "mixed"])
 def test_a_killed_run_resumes_to_the_same_bits(pipe, loras, tmp_path, order):
     options = {**QUICK, "order": order, "pairs": 3, "steps": 6}
-    whole, history = train(pipe, *loras, **options)
+    whole, history = train_hypernetwork(pipe, *loras, **options)
     state = tmp_path / "run.checkpoint"
 
     def kill(step, terms):
@@ -94,16 +96,20 @@ def test_a_killed_run_resumes_to_the_same_bits(pipe, loras, tmp_path, order):
 
     options.update(checkpoint=state, checkpoint_every=2)
     with pytest.raises(KeyboardInterrupt):
-        train(pipe, *loras, callback=kill, **options)
+        train_hypernetwork(pipe, *loras, callback=kill, **options)
     assert torch.load(state, weights_only=True)["step"] == 4
     assert all(not module._forward_hooks for module in pipe.unet.modules())
     for other, what in (({"learning_rate": 1e-3}, "learning_rate"), ({"parts": ["key"]}, "parts")):
         with pytest.raises(ValueError, match=f"run with other {what}: remove it or do not resume"):
-            train(pipe, *loras, resume=True, **{**options, **other})
+            train_hypernetwork(pipe, *loras, resume=True, **{**options, **other})
     with pytest.raises(ValueError, match="run with other loras"):
-        train(pipe, [replace(one, prompt="a dog") for one in loras[0]], loras[1], resume=True, **options)
+        train_hypernetwork(
+            pipe, [replace(one, prompt="a dog") for one in loras[0]], loras[1], resume=True, **options
+        )
     steps = []
-    resumed, rest = train(pipe, *loras, resume=True, callback=lambda step, _: steps.append(step), **options)
+    resumed, rest = train_hypernetwork(
+        pipe, *loras, resume=True, callback=lambda step, _: steps.append(step), **options
+    )
     assert steps == [5, 6]
     assert torch.equal(weights(resumed), weights(whole))
     assert rest == history
@@ -116,7 +122,7 @@ def test_all_fifteen_sets_of_parts_train(pipe, loras):
     moved = []
     for parts in sets:
         options = {**QUICK, "pairs": 1, "steps": 1, "draws": 1}
-        network, history = train(pipe, *loras, parts=parts, **options)
+        network, history = train_hypernetwork(pipe, *loras, parts=parts, **options)
         assert network.metadata["parts"] == ",".join(parts)
         assert network.columns == (64,)
         # The similarity is over the layers of these parts, with the start's coefficients.
@@ -133,7 +139,7 @@ def test_all_fifteen_sets_of_parts_train(pipe, loras):
 
 def test_training_lowers_the_loss_of_its_pairs(pipe, loras):
     options = {"pairs": 1, "steps": 20, "batch_size": 2, "draws": 4, "hidden": 16, "progress": False}
-    _, history = train(pipe, *loras, **options)
+    _, history = train_hypernetwork(pipe, *loras, **options)
     total = np.add(history["content"], history["style"])
     assert total[-5:].mean() < 0.8 * total[:5].mean()
 
@@ -145,14 +151,16 @@ def test_each_lora_is_taught_once_with_its_own_captions(pipe, loras, monkeypatch
         taught.append((side.name, side.prompt))
         return teach(pipe, update, side, *arguments)
 
-    monkeypatch.setattr(lorarar.rar, "teach", spy)
-    train(pipe, *loras, **{**QUICK, "pairs": 4, "steps": 8, "order": "mixed"})
+    monkeypatch.setattr(lorarar.train.hypernetwork, "teach", spy)
+    train_hypernetwork(pipe, *loras, **{**QUICK, "pairs": 4, "steps": 8, "order": "mixed"})
     assert sorted(name for name, _ in taught) == ["can", "cat", "ink", "oil"]
     assert dict(taught) == {side.name: side.prompt for group in loras for side in group}
 
 
 def test_the_file_says_how_it_was_trained(pipe, loras, tmp_path):
-    network, _ = train(pipe, *loras, **QUICK, seed=3, rest="sum", measure="cosine", command="lorarar …")
+    network, _ = train_hypernetwork(
+        pipe, *loras, **QUICK, seed=3, rest="sum", measure="cosine", command="lorarar …"
+    )
     network.save(tmp_path / "h.safetensors")
     back = Hypernetwork.load(tmp_path / "h.safetensors")
     assert torch.equal(weights(back), weights(network)) and back.hidden == 8
@@ -161,13 +169,13 @@ def test_the_file_says_how_it_was_trained(pipe, loras, tmp_path):
     training = json.loads(back.metadata["lorarar_training"])
     assert (training["steps"], training["pairs"], training["seed"]) == (4, 2, 3)
     assert training["measure"] == "cosine" and training["similarity"] == 0.01
-    other, _ = train(pipe, *loras, **QUICK, seed=4, rest="sum", measure="cosine")
+    other, _ = train_hypernetwork(pipe, *loras, **QUICK, seed=4, rest="sum", measure="cosine")
     assert not torch.equal(weights(other), weights(network))
 
 
 def test_scales_are_arguments(pipe, loras):
     scale = SCALES["smoke"]
-    network, history = train(
+    network, history = train_hypernetwork(
         pipe, *loras, pairs=scale.hypernetwork_pairs, **vars(scale.hypernetwork), draws=2, progress=False
     )
     assert len(history["content"]) == scale.hypernetwork.steps and network.hidden == 128
@@ -217,7 +225,7 @@ def test_the_papers_schedule_and_the_mixed_one():
 )
 def test_bad_settings_are_one_line(pipe, loras, options, message):
     with pytest.raises(ValueError, match=message) as caught:
-        train(pipe, *loras, **{**QUICK, **options})
+        train_hypernetwork(pipe, *loras, **{**QUICK, **options})
     assert "\n" not in str(caught.value)
 
 
@@ -233,9 +241,9 @@ def test_bad_loras_are_named_before_the_training(pipe, loras):
         ([], "at least one content LoRA and one style LoRA"),
     ):
         with pytest.raises(ValueError, match=message):
-            train(pipe, contents, group, **every)
+            train_hypernetwork(pipe, contents, group, **every)
     with pytest.raises(ValueError, match=r"(cat|can) and oil: they share no attention layer of output"):
-        train(pipe, contents, [replace(styles[0], lora=query_only)], **QUICK, parts=["output"])
+        train_hypernetwork(pipe, contents, [replace(styles[0], lora=query_only)], **QUICK, parts=["output"])
     before = copy.deepcopy(contents[0].lora)
-    train(pipe, contents, styles, **QUICK)
+    train_hypernetwork(pipe, contents, styles, **QUICK)
     assert all(torch.equal(a, b) for k in before for a, b in zip(before[k], contents[0].lora[k], strict=True))

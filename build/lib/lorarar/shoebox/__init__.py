@@ -1,0 +1,1 @@
+"""The shoebox: a drawn world and miniatures of SDXL, CLIP and the judges trained on it."""

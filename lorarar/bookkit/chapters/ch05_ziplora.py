@@ -1,0 +1,419 @@
+"""Chapter 5, ZipLoRA: its numbers, what it states, the papers' claims, and the figures only it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lorarar.bookkit import figures, style
+from lorarar.bookkit.claims import Claim, sign_verdict, verdict
+from lorarar.bookkit.controls import Control
+from lorarar.bookkit.facts import Facts
+from lorarar.bookkit.images import Seen, images_of, judged
+from lorarar.bookkit.pictures import reference
+from lorarar.bookkit.records import Recorded, experiment, suffix
+from lorarar.bookkit.records import recorded as load_record
+from lorarar.judging import Verdicts, by_pair, difference
+from lorarar.merging import direct, ziplora
+from lorarar.train import similarity
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from matplotlib.figure import Figure
+
+    from lorarar.lora import LoRA
+
+Coefficients = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+"""Layer → (m_c, m_s)."""
+
+PAIR = ("bear plushie", "watercolor painting #1")
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def recorded(scale: str) -> Facts:
+    """Return the numbers that come from recorded runs."""
+    validation, right = experiment("validation", scale)
+    _, test = experiment("test", scale)
+    times = load_record(f"merge_times{suffix(scale)}")
+    x, y = (by_pair(test[m].right, "average") for m in ("direct", "ziplora"))
+    gain = difference(test["ziplora"].right, test["direct"].right)
+    over_joint = difference(test["ziplora"].right, test["joint"].right)
+    return Facts(
+        {f"test_{m}": test[m].right.mean() for m in ("direct", "joint", "ziplora")},
+        validation_pairs=len(validation["subjects"]) * len(validation["styles"]),
+        validation_direct=right["direct"].right.mean(),
+        validation_ziplora=right["ziplora"].right.mean(),
+        test_pairs=len(x),
+        better=int((y > x).sum()),
+        worse=int((y < x).sum()),
+        gain=gain.value,
+        gain_low=gain.low,
+        gain_high=gain.high,
+        over_joint=over_joint.value,
+        over_joint_low=over_joint.low,
+        over_joint_high=over_joint.high,
+        times_ziplora=times["ziplora"]["median"],
+        times_lorarar=times["lorarar"]["median"] * 1000,
+        times_ratio=times["ziplora"]["median"] / times["lorarar"]["median"],
+        **_weighted_sum(validation, right["ziplora"], scale),
+    )
+
+
+def _weighted_sum(run: Recorded, ours: Verdicts, scale: str) -> dict[str, float]:
+    """Compare ZipLoRA with the sum at weights 0.7, on the pairs and seeds that both records have."""
+    sums = load_record(f"first_sums{suffix(scale)}")
+    which = sums["of"]["weights"].index([0.7, 0.7])
+    pairs = [(s, t) for s in run["subjects"] for t in run["styles"]]
+    shared = [row for row in sums["of"]["pairs"] if (row["subject"], row["style"]) in pairs]
+    right = np.array(
+        [np.array(row["subject right"][which]) & np.array(row["style right"][which]) for row in shared]
+    )
+    mine = ours.right[[pairs.index((row["subject"], row["style"])) for row in shared], : sums["count"]]
+    lead = difference(mine, right)
+    return {
+        "shared_pairs": len(shared),
+        "shared_weighted": right.mean(),
+        "shared_ziplora": mine.mean(),
+        "shared_low": lead.low,
+        "shared_high": lead.high,
+    }
+
+
+def live(
+    settings: Mapping[str, float],
+    found: Mapping[str, Coefficients],
+    history: Mapping[str, Mapping[str, Sequence[float]]],
+    errors: Mapping[str, tuple[float, float]],
+    swept: Mapping[float, Coefficients],
+    swept_errors: Mapping[float, tuple[float, float]],
+    *,
+    slow: Coefficients,
+    seconds: float,
+    image_seconds: float,
+    again: tuple[float, float],
+) -> Facts:
+    """Return the numbers that the chapter computed.
+
+    Args:
+        settings: of the optimisation.
+        found: the coefficients by measure, "dot" and "cosine".
+        history: the three terms step by step, by measure.
+        errors: ρ of either side by merge.
+        swept: the coefficients by λ.
+        swept_errors: ρ of either side by λ.
+        slow: coefficients after a few steps at a tiny learning rate.
+        seconds: that the optimisation took.
+        image_seconds: that one picture takes.
+        again: agreement with the recorded verdicts, and the largest mean difference in grey levels.
+    """
+    first, half, last = (lessons(history["dot"], at) for at in (0, 0.5, 1))
+    none, most = min(swept), max(swept)
+    every = torch.cat([torch.cat(both) for both in found["dot"].values()])
+    facts = Facts(
+        layers=len(found["dot"]),
+        coefficients=len(every),
+        lowest=every.min(),
+        highest=every.max(),
+        loss_first=first,
+        loss_half=half,
+        loss_last=last,
+        loss_cosine_half=lessons(history["cosine"], 0.5),
+        loss_cosine_last=lessons(history["cosine"], 1),
+        share_dot=settings["similarity"] * history["dot"]["similarity"][0] / first,
+        share_cosine=settings["similarity"] * history["cosine"]["similarity"][0] / first,
+        slow_moved=max(float((m - 1).abs().max()) for both in slow.values() for m in both),
+        seconds=seconds,
+        images_instead=seconds / image_seconds,
+        again_agreement=again[0],
+        again_levels=again[1],
+        rho_none=max(swept_errors[none]),
+        rho_most=max(swept_errors[most]),
+        cosine_none=cosine(swept[none]),
+        cosine_most=cosine(swept[most]),
+        mean_none=mean(swept[none]),
+        mean_most=mean(swept[most]),
+    )
+    for measure, coefficients in found.items():
+        m_c, m_s = flat(coefficients)
+        facts |= {
+            f"mean_{measure}": mean(coefficients),
+            f"cosine_{measure}": cosine(coefficients),
+            f"small_{measure}": (torch.cat([m_c, m_s]) < 0.1).float().mean(),
+            f"both_{measure}": ((m_c > 0.5) & (m_s > 0.5)).float().mean(),
+            f"one_{measure}": ((m_c > 0.5) ^ (m_s > 0.5)).float().mean(),
+        }
+    for merge, (of_subject, of_style) in errors.items():
+        name = {"plain sum": "sum", "half sum": "half"}.get(merge, merge)
+        facts |= {f"rho_{name}_subject": of_subject, f"rho_{name}_style": of_style}
+    return facts
+
+
+def lessons(history: Mapping[str, Sequence[float]], at: float) -> float:
+    """Return the error of both lessons at a point of the run, 0 to 1, averaged over a tenth of the steps."""
+    steps = len(history["content"])
+    wide = max(steps // 10, 1)
+    start = round(at * (steps - wide))
+    return float(np.mean([np.mean(history[side][start : start + wide]) for side in ("content", "style")]))
+
+
+def flat(coefficients: Coefficients) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return all m_c and all m_s as two vectors."""
+    return tuple(torch.cat([both[i] for both in coefficients.values()]) for i in (0, 1))
+
+
+def mean(coefficients: Coefficients) -> float:
+    """Return the mean coefficient."""
+    return float(torch.cat(flat(coefficients)).mean())
+
+
+def cosine(coefficients: Coefficients) -> float:
+    """Return the mean over layers of |cos(m_c, m_s)|."""
+    return float(similarity(dict(coefficients), "cosine")) / len(coefficients)
+
+
+def again(images: Mapping[str, np.ndarray], seen: Mapping[str, Seen], scale: str) -> tuple[float, float]:
+    """Compare images of the pair with the record's: share of equal verdicts, largest mean difference in levels.
+
+    A smoke test optimises otherwise, so that it compares the plain sum only.
+    """
+    run, verdicts = experiment("validation", scale)
+    pair = run["subjects"].index(PAIR[0]) * len(run["styles"]) + run["styles"].index(PAIR[1])
+    pictures = sheet(run.name, len(run["methods"]))[pair]
+    same, levels = [], []
+    for name, method in (("plain sum", "direct"), ("dot", "ziplora"))[: 1 if scale == "smoke" else 2]:
+        before = verdicts[method].subject[pair], verdicts[method].style[pair]
+        same += [now == was[: len(now)] for now, was in zip(seen[name], before, strict=True)]
+        recorded_image = pictures[run["methods"].index(method)].astype(int)
+        levels.append(np.abs(images[name][0].astype(int) - recorded_image).mean())
+    return float(np.mean(same)), float(max(levels))
+
+
+# ---------------------------------------------------------------- findings
+
+
+def statements(f: Facts) -> dict[str, bool]:
+    """Return what the chapter's prose states, by its own words."""
+    worst = {
+        name: max(f[f"rho_{name}_subject"], f[f"rho_{name}_style"])
+        for name in ("sum", "half", "dot", "cosine")
+    }
+    return {
+        "ZipLoRA is right more than twice as often as the plain sum": f.test_ziplora > 2 * f.test_direct
+        and f.validation_ziplora > 2 * f.validation_direct,
+        "The interval of this lead lies well above zero": f.gain_low > 0.05,
+        "does not beat a sum with smaller weights by more than chance": f.shared_low < 0 < f.shared_high,
+        "cannot be told from joint training": f.over_joint_low < 0 < f.over_joint_high,
+        "The error falls to less than a third": f.loss_last < f.loss_first / 3,
+        "most of it in the first half": f.loss_first - f.loss_half > 2 * (f.loss_half - f.loss_last) > 0,
+        "With the cosine it rises again in the second half": f.loss_cosine_last > 1.1 * f.loss_cosine_half,
+        "as large as the lessons' error": 0.7 < f.share_dot < 1.4,
+        "more than twenty times as large": f.share_cosine > 20,
+        "Some travel further than that": f.lowest < 0 and f.highest > 2,
+        "The dot product turned the volume down": f.mean_dot < 0.7
+        and f.small_dot < 0.05
+        and f.cosine_dot > 0.8,
+        "The cosine separated the columns": f.cosine_cosine < 0.1 and f.one_cosine > 0.9,
+        "Half of everything already does better than the plain sum": worst["half"] < worst["sum"],
+        "ZipLoRA is closer to both LoRAs than either": worst["dot"] < worst["half"]
+        and worst["dot"] < worst["sum"],
+        "The cosine is a little behind": worst["dot"] < worst["cosine"] < 1.6 * worst["dot"],
+        "A larger λ lowers the mean and leaves the cosine where it was": f.mean_most < 0.75 * f.mean_none
+        and abs(f.cosine_most - f.cosine_none) < 0.02,
+        "costs little": f.rho_most < 1.15 * f.rho_none,
+        "a step of a few hundred-thousandths": 1e-4 < f.slow_moved < 4e-4,
+        "behind in a few": 0 < f.worse < f.better / 3,
+        "thousands of times": f.times_ratio > 2000,
+        "The verdicts are those of the record": f.again_agreement >= 0.9,
+    }
+
+
+def claims(f: Facts) -> list[Claim]:
+    """Return the papers' claims that the chapter examines."""
+    before, after = (max(f[f"rho_{name}_subject"], f[f"rho_{name}_style"]) for name in ("sum", "dot"))
+    return [
+        Claim(
+            "keeps_both",
+            "Coefficients per column keep both LoRAs where the sum does not",
+            "ZipLoRA, abstract",
+            f"One pair: ρ of the LoRA that is worse off: plain sum {before:.2f}, ZipLoRA {after:.2f}.",
+            verdict(after < 0.25 and after < before / 2, after < before - 0.05, against=after > before),
+        ),
+        Claim(
+            "enough_steps",
+            "A hundred steps are enough",
+            "LoRA.rar, supplement §A1.3",
+            f"One pair: the lessons' error falls from {f.loss_first:.4f} to {f.loss_last:.4f}, most of the "
+            f"way; but half-way it was {f.loss_half:.4f}, so it was still falling.",
+            verdict(
+                f.loss_last < f.loss_first / 2 and f.loss_half < 1.1 * f.loss_last,
+                f.loss_last < f.loss_first / 2,
+            ),
+        ),
+        Claim(
+            "separates",
+            "The similarity term makes the two LoRAs use different columns",
+            "ZipLoRA, §4.2",
+            f"One pair, the papers' λ: with their dot product the cosine of m_c and m_s ends at "
+            f"{f.cosine_dot:.2f}. Only the cosine of LoRA.rar's code separates them ({f.cosine_cosine:.2f}).",
+            verdict(f.cosine_dot < 0.5, f.cosine_cosine < 0.5),
+        ),
+        Claim(
+            "better_than_sum",
+            "ZipLoRA is better than the direct merge",
+            "ZipLoRA, user study (82.7 %); LoRA.rar, §4",
+            f"Test pairs: {style.points((f.gain, f.gain_low, f.gain_high))}; the sum has weights of one.",
+            sign_verdict(f.gain_low, f.gain_high),
+        ),
+        Claim(
+            "better_than_weights",
+            "ZipLoRA is better than a sum with smaller weights",
+            "not examined by the papers",
+            f"{f.shared_ziplora:.0%} against {f.shared_weighted:.0%} on {f.shared_pairs} validation pairs of "
+            f"four images each; difference {f.shared_low:+.0%} to {f.shared_high:+.0%}: undecided.",
+            sign_verdict(f.shared_low, f.shared_high),
+        ),
+        Claim(
+            "better_than_joint",
+            "ZipLoRA is better than joint training",
+            "ZipLoRA, user study (71.1 %)",
+            f"Test pairs: {style.points((f.over_joint, f.over_joint_low, f.over_joint_high))}: undecided.",
+            sign_verdict(f.over_joint_low, f.over_joint_high),
+        ),
+    ]
+
+
+# ---------------------------------------------------------------- figures
+
+
+def loss_figure(history: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Show the lessons' error, smoothed, and the similarity relative to its start, step by step."""
+    figure, (left, right) = figures.panels(2, 4.0)
+    for measure, line in (("dot", "-"), ("cosine", ":")):
+        for side, colour in (("content", style.SUBJECT), ("style", style.STYLE)):
+            values = np.asarray(history[measure][side])
+            wide = min(9, len(values))
+            ends = np.pad(values, wide // 2, mode="edge")[: len(values) + wide - 1]
+            smooth = np.convolve(ends, np.full(wide, 1 / wide), "valid")
+            name = "subject" if side == "content" else side
+            left.plot(range(1, len(values) + 1), values, color=colour, alpha=0.2, linewidth=1)
+            left.plot(
+                range(1, len(smooth) + 1), smooth, color=colour, linestyle=line, label=f"{name}, {measure}"
+            )
+        values = np.array(history[measure]["similarity"])
+        right.plot(
+            range(1, len(values) + 1), values / values[0], color=style.MERGED, linestyle=line, label=measure
+        )
+    left.set(yscale="log", xlabel="step", title="lessons' error")
+    right.set(xlabel="step", title="similarity", ylim=(0, None))
+    figures.legend_below(figure)
+    return figure
+
+
+def overlap_figure(found: Mapping[str, Coefficients]) -> Figure:
+    """Show each column by its two coefficients, the subject's across and the style's up."""
+    vectors = {measure: flat(coefficients) for measure, coefficients in found.items()}
+    low = min(0.0, *(float(v.min()) for both in vectors.values() for v in both)) - 0.05
+    high = max(1.0, *(float(v.max()) for both in vectors.values() for v in both)) + 0.05
+    figure, axes = figures.panels(len(found), 3.2, sharey=True)
+    for ax, (measure, (m_c, m_s)) in zip(axes, vectors.items(), strict=True):
+        ax.hexbin(
+            m_c,
+            m_s,
+            gridsize=34,
+            extent=(low, high, low, high),
+            cmap=style.SEQUENTIAL,
+            bins="log",
+            linewidths=0.1,
+        )
+        ax.axvline(1, color=style.GREY, linestyle=":", linewidth=1.2)
+        ax.axhline(1, color=style.GREY, linestyle=":", linewidth=1.2)
+        ax.set(title=measure, xlabel="subject", xlim=(low, high), ylim=(low, high), aspect="equal")
+        ax.grid(False)
+    axes[0].set_ylabel("style")
+    return figure
+
+
+def lambda_figure(swept: Mapping[float, Coefficients], errors: Mapping[float, tuple[float, float]]) -> Figure:
+    """Show ρ of either side, and the mean coefficient and the cosine, over λ."""
+    figure, (left, right) = figures.panels(2, 3.7)
+    ticks = range(len(swept))
+    for i, (name, colour) in enumerate((("subject", style.SUBJECT), ("style", style.STYLE))):
+        left.plot(ticks, [errors[v][i] for v in swept], color=colour, marker="o", label=f"ρ, {name}")
+    right.plot(
+        ticks, [mean(m) for m in swept.values()], color=style.INK, marker="s", label="mean coefficient"
+    )
+    right.plot(ticks, [cosine(m) for m in swept.values()], color=style.MERGED, marker="o", label="cosine")
+    for ax, title in ((left, "error"), (right, "coefficients")):
+        ax.set_xticks(ticks, [f"{v:g}" for v in swept])
+        ax.set(xlabel="λ", title=title, ylim=(0, None))
+    figures.legend_below(figure)
+    return figure
+
+
+def coefficient_rows(found: Mapping[str, Coefficients]) -> list[dict[str, object]]:
+    """Return a row of numbers for each run: how small the coefficients are, and what the two sides share."""
+    rows = []
+    for name, coefficients in found.items():
+        m_c, m_s = flat(coefficients)
+        rows.append(
+            {
+                "Run": name,
+                "Mean": mean(coefficients),
+                "Near zero": float((torch.cat([m_c, m_s]) < 0.1).float().mean()),
+                "Both above ½": float(((m_c > 0.5) & (m_s > 0.5)).float().mean()),
+                "One above ½": float(((m_c > 0.5) ^ (m_s > 0.5)).float().mean()),
+                "Cosine": cosine(coefficients),
+            }
+        )
+    return rows
+
+
+# ---------------------------------------------------------------- the control
+
+
+def control(
+    pipe: DiffusionPipeline,
+    content: LoRA,
+    other: LoRA,
+    fit: Callable[[str, int], Coefficients],
+    steps: Sequence[int],
+    *,
+    scale: str = "shoebox",
+    seed: int = 0,
+) -> Control:
+    """Return the control of the number of steps: subject, style, and the merge with either measure.
+
+    Args:
+        pipe: the base.
+        content: the subject's LoRA.
+        other: the style's.
+        fit: gives the coefficients by measure and number of steps, 1 or more.
+        steps: that can be chosen, 0 among them; 0 is the plain sum.
+        scale: whose judge frames the pictures.
+        seed: of the pictures' noise.
+    """
+
+    def show(steps: int) -> tuple[np.ndarray, str]:
+        fits = {measure: fit(measure, steps) for measure in ("dot", "cosine")} if steps else {}
+        merges = {name: ziplora(content, other, m) for name, m in fits.items()} or {
+            "plain sum": direct(content, other)
+        }
+        images = images_of(pipe, merges, PAIR, [seed], scale)
+        seen = judged(images, PAIR, scale)
+        tiles = [style.framed(images[name][0], [side[0] for side in seen[name]]) for name in merges]
+        tiles = (tiles * 2)[:2]  # at the start both are the plain sum
+        row = [reference(name, tiles[0].shape[0]) for name in PAIR] + tiles
+        words = "; ".join(f"{name}, mean coefficient {mean(m):.2f}" for name, m in fits.items())
+        return np.concatenate(row, 1), f"After {steps} steps: {words or 'the plain sum, twice'}."
+
+    return Control(
+        show,
+        {"steps": steps},
+        start={"steps": max(steps)},
+        alt="The subject, the style, and the merge by the dot product and by the cosine after so many steps",
+    )

@@ -1,0 +1,205 @@
+"""Commands on files: info, merge."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lorarar.cli.parser import Commands, command
+
+
+def add_info(commands: Commands) -> None:
+    """``lorarar info FILE``: what is in a LoRA file."""
+    parser = command(
+        commands,
+        "info",
+        "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block.",
+        "lorarar info cat.safetensors",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="a .safetensors file of any dialect")
+    parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.set_defaults(run=_info)
+
+
+def _info(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from lorarar.lora import describe, load_lora
+
+    lora = load_lora(options.file, convert=options.convert)
+    facts = describe(lora, lambda work: tqdm(work, desc="info", unit="layer", delay=2, disable=options.quiet))
+    if options.json:
+        print(json.dumps({"file": str(options.file), **facts}, indent=2))
+        return
+    alphas = _counts(facts["alphas"]) or "none in the file: alpha = rank"
+    rows = [
+        ("file", str(options.file)),
+        ("sha256", facts["sources"][0]["sha256"]),
+        ("dialect", facts["dialect"]),
+        ("base model", facts["base"]),
+        ("layers", f"{facts['layers']} ({_counts(facts['components'])})"),
+        ("parameters", f"{facts['parameters']:,} ({', '.join(facts['dtypes'])})"),
+        ("rank × layers", _counts(facts["ranks"])),
+        ("alpha × layers", alphas),
+        ("norm of ΔW", f"{facts['norm']:.4g}"),
+    ]
+    for key in sorted(k for k in facts["metadata"] if k.startswith("lorarar_")):
+        rows.append((key.removeprefix("lorarar_"), _short(facts["metadata"][key])))
+    for name, value in rows:
+        print(f"{name:15} {value}")
+    width = max(5, *map(len, facts["blocks"]))
+    print(f"\n{'block':{width}}  layers  rank      norm of ΔW")
+    for name, block in facts["blocks"].items():
+        ranks = "–".join(str(r) for r in sorted({block["ranks"][0], block["ranks"][-1]}))
+        print(f"{name:{width}}  {block['layers']:6}  {ranks:8}  {block['norm']:.4g}")
+
+
+def _counts(counts: dict[Any, int]) -> str:
+    """``64 × 560, 32 × 12``; at most eight of them."""
+    shown = [f"{k:g} × {n}" if isinstance(k, float) else f"{k} × {n}" for k, n in list(counts.items())[:8]]
+    return ", ".join(shown + ["…"] * (len(counts) > 8))
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
+def add_merge(commands: Commands) -> None:
+    """``lorarar merge CONTENT STYLE -o OUT``: two LoRA files into one."""
+    parser = command(
+        commands,
+        "merge",
+        "Merge a content (subject) LoRA and a style LoRA into one LoRA file.",
+        "lorarar merge cat.safetensors oil.safetensors -o out.safetensors --hypernetwork hyper.safetensors",
+    )
+    parser.add_argument("content", metavar="CONTENT", type=Path, help="the subject's LoRA file, any dialect")
+    parser.add_argument("style", metavar="STYLE", type=Path, help="the style's LoRA file, any dialect")
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
+    parser.add_argument(
+        "--method",
+        choices=("lorarar", "direct", "ties", "dare", "dare-ties", "ziplora", "np-lora"),
+        help="default: lorarar with --hypernetwork, ziplora with --coefficients, else direct",
+    )
+    parser.add_argument("--content-weight", type=float, default=1.0, metavar="W", help="default: 1")
+    parser.add_argument("--style-weight", type=float, default=1.0, metavar="W", help="default: 1")
+    parser.add_argument("--rank", type=int, metavar="R", help="compress to this rank; default: sum of both")
+    parser.add_argument(
+        "--format", choices=("diffusers", "kohya"), default="diffusers", help="kohya: ComfyUI, A1111"
+    )
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="default: as the inputs")
+    parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print the result's facts as JSON")
+    by_columns = parser.add_argument_group("lorarar and ziplora")
+    by_columns.add_argument("--hypernetwork", type=Path, metavar="FILE", help="lorarar: the trained network")
+    by_columns.add_argument(
+        "--coefficients", type=Path, metavar="FILE", help="ziplora: optimised coefficients"
+    )
+    by_columns.add_argument(
+        "--parts",
+        help="lorarar: layers that get coefficients, of query,key,value,output; default: those the "
+        "hypernetwork was trained for, else query,output",
+    )
+    by_columns.add_argument(
+        "--rest",
+        choices=("average", "sum"),
+        help="the layers without coefficients: averaged (the paper) or summed (its released code); default: "
+        "as the hypernetwork was trained, else averaged",
+    )
+    by_entries = parser.add_argument_group("ties, dare and dare-ties")
+    by_entries.add_argument(
+        "--density", type=float, default=0.5, metavar="D", help="share kept; default: 0.5"
+    )
+    by_entries.add_argument("--seed", type=int, default=0, help="of dare's random choice; default: 0")
+    by_entries.add_argument(
+        "--flavour",
+        choices=("delta", "factors"),
+        default="delta",
+        help="work on the updates (default) or on their factors, as peft does and the paper's comparison did",
+    )
+    by_projection = parser.add_argument_group("np-lora")
+    by_projection.add_argument(
+        "--mu", type=float, default=0.5, help="softness of the projection; default: 0.5"
+    )
+    parser.set_defaults(run=_merge)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    check_output(options.output, [options.content, options.style])
+    method = options.method or (
+        "lorarar" if options.hypernetwork else "ziplora" if options.coefficients else "direct"
+    )
+    for name, needs in (("hypernetwork", "lorarar"), ("coefficients", "ziplora")):
+        given = getattr(options, name) is not None
+        if given != (method == needs):
+            raise ValueError(
+                f"--{name} FILE goes with --method {needs}" + (f", not {method}" if given else "")
+            )
+
+    import torch
+    from tqdm import tqdm
+
+    from lorarar.lora import load_coefficients, load_lora, save_lora
+    from lorarar.merging import merge
+
+    content = load_lora(options.content, convert=options.convert)
+    style = load_lora(options.style, convert=options.convert)
+    hypernetwork = coefficients = None
+    trained: dict[str, str] = {}
+    if options.hypernetwork:
+        from lorarar.hypernet import Hypernetwork
+
+        hypernetwork = Hypernetwork.load(options.hypernetwork)
+        trained = hypernetwork.metadata
+    if options.coefficients:
+        coefficients = load_coefficients(options.coefficients)
+    merged = merge(
+        content,
+        style,
+        method,
+        content_weight=options.content_weight,
+        style_weight=options.style_weight,
+        hypernetwork=hypernetwork,
+        coefficients=coefficients,
+        parts=(options.parts or trained.get("parts", "query,output")).split(","),
+        rest=options.rest or trained.get("rest", "average"),
+        density=options.density,
+        seed=options.seed,
+        flavour=options.flavour,
+        mu=options.mu,
+        rank=options.rank,
+        later=True,
+        progress=lambda work: tqdm(work, desc=method, unit="layer", delay=2, disable=options.quiet),
+    )
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    save_lora(merged, options.output, format=options.format, dtype=dtype)
+    ranks = sorted({down.shape[0] for _, down in merged.values()})
+    facts = {
+        "file": str(options.output),
+        "method": method,
+        "base": merged.base,
+        "layers": len(merged),
+        "ranks": ranks,
+        "bytes": options.output.stat().st_size,
+        "sources": [{"file": source.name, "sha256": source.sha256} for source in merged.sources],
+        "metadata": merged.metadata,
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    elif not options.quiet:
+        rank = "–".join(str(r) for r in sorted({ranks[0], ranks[-1]}))
+        print(f"{options.output}: {method}, {len(merged)} layers, rank {rank}, {facts['bytes'] / 1e6:.1f} MB")
+
+
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a place that cannot be written before any work is done."""
+    if output.is_dir():
+        raise ValueError(f"{output}: is a folder, expected the name of a file to write")
+    if not output.parent.is_dir():
+        raise ValueError(f"{output}: its folder does not exist; make it first")
+    if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
+        raise ValueError(f"{output}: is one of the inputs; name another file to write")

@@ -1,0 +1,70 @@
+"""The program ``lorarar``: all commands, and what becomes of errors and signals."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from lorarar import __version__
+from lorarar.cli.adapters import add_info, add_merge
+from lorarar.cli.images import add_generate, add_judge, add_metrics
+from lorarar.cli.parser import EXIT_STATUSES, Parser, as_typed, one_line
+from lorarar.cli.shoebox import add_shoebox, add_zoo
+from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status (see `EXIT_STATUSES`)."""
+    parser = Parser(
+        prog="lorarar",
+        description="Merge a subject LoRA and a style LoRA, exactly and fast.",
+        epilog=f"`lorarar COMMAND --help` shows an example of each.\n\n{EXIT_STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lorarar {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(commands)
+    options = parser.parse_args(arguments)
+    options.spoken = as_typed(sys.argv[1:] if arguments is None else arguments)
+    try:
+        # Asked to stop, a command takes back what it has begun to write, as it does after Ctrl-C.
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            options.run(options)
+            sys.stdout.flush()
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `lorarar info FILE | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
+        print(f"lorarar: {one_line(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, for a GPU; torch may not be imported here
+            raise
+        print("lorarar: out of GPU memory: choose a smaller --batch-size or rank", file=sys.stderr)
+        return 2
+    return 0
+
+
+COMMANDS = [
+    add_info,
+    add_merge,
+    add_ziplora,
+    add_train_hypernetwork,
+    add_shoebox,
+    add_zoo,
+    add_train_lora,
+    add_generate,
+    add_judge,
+    add_metrics,
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Commands of the drawn world: shoebox, zoo."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from lorarar.cli.parser import Commands, command
+
+
+def add_shoebox(commands: Commands) -> None:
+    """``lorarar shoebox STEP``: draw the world, and train the miniatures, one step each."""
+    parser = command(
+        commands,
+        "shoebox",
+        "Draw the world, train its miniatures (clip, vae, critic, judge, dino, base), measure the base.",
+        "lorarar shoebox base --steps 7000 --out data/shoebox",
+    )
+    steps = ("draw", "clip", "vae", "critic", "judge", "dino", "base", "measure")
+    parser.add_argument("step", choices=steps)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: shoebox in the data folder")
+    parser.add_argument(
+        "--checkpoints", type=Path, metavar="DIR", default=Path("runs"), help="default: %(default)s"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="default: the recipe's")
+    parser.add_argument("--groups", type=int, metavar="N", help="drawings in groups of six; default: all")
+    parser.add_argument(
+        "--init", type=Path, metavar="DIR", help="what to train on: vae, base: a pipeline; judge: a judge"
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", default=1, help="measure: images per cell; default: 1"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--device", help="cpu, cuda, …; default: the best there is")
+    parser.set_defaults(run=_shoebox)
+
+
+def _shoebox(options: argparse.Namespace) -> None:
+    for name in ("steps", "groups", "rounds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, not {value}")
+    part = {"vae": "vae", "base": "unet", "judge": ""}.get(options.step)
+    if options.init and part is None:
+        raise ValueError("--init goes with the steps vae, base and judge")
+    if options.init and not (options.init / part / "config.json").is_file():
+        raise ValueError(
+            f"--init {options.init}: no {Path(part) / 'config.json'} in it; name a folder in the layout of "
+            "diffusers, or for a judge of transformers"
+        )
+
+    from lorarar.pipelines import find_device
+    from lorarar.scales import data_folder
+    from lorarar.shoebox.models import critic
+    from lorarar.shoebox.models.loop import GROUPS
+    from lorarar.shoebox.models.train import scaled, train_base, train_clip, train_vae
+    from lorarar.shoebox.world import world
+
+    if options.step in ("judge", "dino"):
+        from lorarar.shoebox.models.dino import train_dino
+        from lorarar.shoebox.models.judge_training import train_judge
+
+    out = options.out or data_folder() / "shoebox"
+    device = str(find_device(options.device))
+    groups = options.groups or GROUPS
+    needs = {"base": ("base/vae", "clip"), "measure": ("base/unet", "critic")}
+    for name in needs.get(options.step, ()):
+        if not (out / name).is_dir():
+            step = {"base/vae": "vae", "base/unet": "base"}.get(name, name)
+            raise ValueError(f"{out} has no {name}: train it first, with `lorarar shoebox {step}`")
+    if options.step == "draw":
+        world.dataset(groups, options.seed)
+        return
+    if options.step == "measure":
+        print(json.dumps(critic.measure_base(out, options.rounds, options.seed, device), indent=1))
+        return
+    recipe = scaled(options.step, options.steps)
+    arguments = (out, options.checkpoints, recipe, options.seed, device, groups)
+    trained = {
+        "clip": lambda: train_clip(*arguments),
+        "vae": lambda: train_vae(*arguments, init=options.init),
+        "critic": lambda: critic.train_critic(*arguments),
+        "base": lambda: train_base(*arguments, init=options.init),
+        "judge": lambda: train_judge(*arguments, init=options.init),
+        "dino": lambda: train_dino(*arguments),
+    }[options.step]()
+    print(json.dumps(trained, indent=1))
+
+
+def add_zoo(commands: Commands) -> None:
+    """``lorarar zoo STEP``: the LoRAs of the drawn world's subjects and styles, and their measurements."""
+    parser = command(
+        commands,
+        "zoo",
+        "Train the LoRAs of named subjects and styles (train), measure each alone (measure) and their sums "
+        "(sums), and compare recipes (choose); the measurements go into data/recorded.",
+        'lorarar zoo train --names "dog #2" "oil painting #1" --out data/loras',
+    )
+    parser.add_argument("step", choices=("train", "measure", "sums", "choose"))
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="subjects, styles, or train, validation, test, all; default: the first chapters' six",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the LoRAs; default: data/loras (choose: runs/choose)"
+    )
+    parser.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
+    parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 12")
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help="images judged; measure, choose: 20 a LoRA, sums: 10 a pair and weight",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
+    parser.add_argument("--record", metavar="NAME", help="default: first_loras, first_sums, recipes")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
+    parser.set_defaults(run=_zoo)
+
+
+def _zoo(options: argparse.Namespace) -> None:
+    for name in ("images", "count"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, not {value}")
+    if options.seed < 0:
+        raise ValueError(f"--seed must not be negative, but is {options.seed}")
+    if options.record and not options.record.replace("_", "").isalnum():
+        raise ValueError(f"--record {options.record}: expected letters, digits and _")
+
+    from lorarar.shoebox import zoo
+
+    names = zoo.expand(options.names or zoo.FIRST)
+    loras = options.out or zoo.folder(options.scale)
+    common = {"seed": options.seed, "device": options.device, "progress": not options.quiet}
+    if options.step == "train":
+        for path in zoo.train(names, loras, options.scale, count=options.images, **common):
+            if not options.quiet:
+                print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+        return
+
+    from PIL import Image
+
+    from lorarar.book import inside, save_recorded
+    from lorarar.scales import data_folder
+
+    sheet = None
+    if options.step == "measure":
+        record, count = options.record or "first_loras", options.count or 20
+        values = zoo.measure(names, loras, options.scale, count=count, **common)
+    elif options.step == "choose":
+        record, count = options.record or "recipes", options.count or 20
+        loras = options.out or Path("runs") / "choose" / options.scale
+        values = zoo.choose(names, loras, options.scale, count=count, **common)
+    else:
+        record, count = options.record or "first_sums", options.count or 10
+        values, sheet = zoo.sums(names, loras, options.scale, count=count, **common)
+    judged = [] if options.step == "choose" else [zoo.file_of(name, loras) for name in names]
+    judged += sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))
+    spoken = " ".join(f'"{name}"' for name in options.names or ())
+    path = save_recorded(
+        record,
+        {"count": count, "of": values},
+        command=f"lorarar zoo {options.step}{f' --names {spoken}' if spoken else ''} --count {count}"
+        + (f" --out {options.out}" if options.out and not options.out.is_absolute() else "")
+        + (f" --scale {options.scale}" if options.scale != "shoebox" else "")
+        + (f" --record {options.record}" if options.record else ""),
+        seed=options.seed,
+        scale=options.scale,
+        inputs=inside(judged),
+    )
+    if sheet is not None:  # a row of images per pair, a column per cell
+        pairs, columns, height, width, _ = sheet.shape
+        pixels = sheet.swapaxes(1, 2).reshape(pairs * height, columns * width, 3)
+        aside = path.with_suffix(f".{os.getpid()}")
+        Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
+        os.replace(aside, path.with_suffix(".png"))
+    if not options.quiet:
+        print(f"{path}: {', '.join(names)}; {count} images each")

@@ -1,0 +1,77 @@
+"""Judging images: MARS² by a multimodal model, its scores, and the standard similarities."""
+
+from lorarar.judging.judges import find_judge, judge_files, remembered
+from lorarar.judging.local import local_judge
+from lorarar.judging.mars2 import (
+    IMAGE,
+    STYLE_PROMPT,
+    SUBJECT_PROMPT,
+    SYSTEM,
+    Ask,
+    Axis,
+    Question,
+    Verdicts,
+    conversation,
+    judge,
+    majority,
+    said_yes,
+    votes,
+)
+from lorarar.judging.scores import (
+    Entry,
+    average_case,
+    best_case,
+    bootstrap,
+    by_pair,
+    difference,
+    entry,
+    heat_maps,
+    table,
+)
+from lorarar.judging.served import served_judge
+from lorarar.judging.similarity import (
+    Encoder,
+    embed_images,
+    embed_texts,
+    image_similarity,
+    load_encoder,
+    measure_files,
+    text_similarity,
+)
+
+__all__ = [
+    "IMAGE",
+    "STYLE_PROMPT",
+    "SUBJECT_PROMPT",
+    "SYSTEM",
+    "Ask",
+    "Axis",
+    "Encoder",
+    "Entry",
+    "Question",
+    "Verdicts",
+    "average_case",
+    "best_case",
+    "bootstrap",
+    "by_pair",
+    "conversation",
+    "difference",
+    "embed_images",
+    "embed_texts",
+    "entry",
+    "find_judge",
+    "heat_maps",
+    "image_similarity",
+    "judge",
+    "judge_files",
+    "load_encoder",
+    "local_judge",
+    "majority",
+    "measure_files",
+    "remembered",
+    "said_yes",
+    "served_judge",
+    "table",
+    "text_similarity",
+    "votes",
+]

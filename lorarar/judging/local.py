@@ -1,0 +1,141 @@
+"""A judge on this machine: a multimodal model in a folder or on the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from lorarar.judging.mars2 import Ask, Axis, Question, conversation
+from lorarar.judging.served import first_line
+from lorarar.pipelines import find_device, quiet
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+
+def without_video(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """Derive a processor class that neither loads nor needs the video part, which needs torchvision."""
+
+    def get_attributes(cls: type) -> list[str]:
+        return [name for name in kind.get_attributes() if name != "video_processor"]
+
+    return type(kind.__name__, (kind,), {"get_attributes": classmethod(get_attributes)})
+
+
+def load_processor(source: str | Path) -> ProcessorMixin:
+    """Load the processor of an image-text model, without its video part.
+
+    Raises:
+        ValueError: in one line, if there is none.
+    """
+    with quiet():
+        from transformers import AutoConfig
+        from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+        try:
+            kind = PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(source))]
+        except KeyError as error:
+            raise ValueError(f"{source} is not an image-text model: {first_line(error)}") from error
+        except Exception as error:  # the hub and transformers raise anything here
+            raise ValueError(f"cannot load {source} as an image-text model: {first_line(error)}") from error
+        try:
+            return without_video(kind).from_pretrained(source)
+        except Exception as error:
+            raise ValueError(f"cannot load the processor of {source}: {first_line(error)}") from error
+
+
+def render(processor: ProcessorMixin, axis: Axis, style: str = "") -> str:
+    """Write a question with the model's chat template, ready for its answer, each image where it belongs.
+
+    Some templates (LLaVA-OneVision's own) move all images to the front; then the images' token is put into
+    the text itself, so that "Test image:" stands before the test image.
+
+    Raises:
+        ValueError: the model has no chat template, or none that takes two images.
+    """
+    token = getattr(processor, "image_token", None) or "<image>"
+    try:
+        text = processor.apply_chat_template(conversation(axis, style), add_generation_prompt=True)
+        if not _in_order(text, axis, token):
+            said = conversation(axis, style, lambda: {"type": "text", "text": token})
+            joined = "".join(part["text"] for part in said[1]["content"])
+            said[1]["content"] = [{"type": "text", "text": joined}]
+            text = processor.apply_chat_template(said, add_generation_prompt=True)
+    except Exception as error:  # jinja raises its own errors, transformers ValueError
+        raise ValueError(
+            f"cannot write the question with the model's template: {first_line(error)}"
+        ) from error
+    if not _in_order(text, axis, token):
+        raise ValueError(f"the model's chat template does not take two images: {token!r} is not in place")
+    return text
+
+
+def _in_order(text: str, axis: Axis, token: str) -> bool:
+    """Tell whether a rendered prompt has the reference and the test image each after its heading."""
+    heading = "Support image:" if axis == "subject" else "Example image in"
+    places = [text.find(heading), text.find(token), text.find("\nTest image:"), text.rfind(token)]
+    return text.count(token) == 2 and -1 < places[0] < places[1] < places[2] < places[3]
+
+
+def local_judge(
+    source: str | Path,
+    device: str | torch.device | None = None,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> Ask:
+    """Load an image-text model that judges: a folder or a hub's id, the shoebox's miniature or LLaVA-Critic.
+
+    Any model that `AutoModelForImageTextToText` knows and whose chat template takes two images. Decoding is
+    greedy. On a CPU it computes in float32.
+
+    Raises:
+        ValueError: in one line, if it cannot be loaded or is not such a model.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    where = find_device(device)
+    processor = load_processor(source)
+    with quiet():
+        from transformers import AutoModelForImageTextToText
+
+        dtype = torch.float32 if where.type == "cpu" else "auto"
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
+        except Exception as error:  # the hub, safetensors and transformers raise anything here
+            raise ValueError(f"cannot load {source} as an image-text model: {first_line(error)}") from error
+    model.to(where).eval()
+    processor.tokenizer.padding_side = "left"  # answers begin where the padded prompts end, side by side
+    prompts: dict[tuple[str, str], str] = {}
+
+    def prompt(question: Question) -> str:
+        key = question.axis, question.style
+        if key not in prompts:
+            prompts[key] = render(processor, *key)
+        return prompts[key]
+
+    @torch.inference_mode()
+    def ask(questions: Sequence[Question]) -> list[str]:
+        answers: list[str] = []
+        starts = tqdm(range(0, len(questions), batch_size), "judge", unit="batch", disable=not progress)
+        for start in starts:
+            some = questions[start : start + batch_size]
+            pictures = [[Image.fromarray(q.reference), Image.fromarray(q.image)] for q in some]
+            inputs = processor(
+                text=[prompt(q) for q in some], images=pictures, padding=True, return_tensors="pt"
+            ).to(where)
+            if "pixel_values" in inputs:
+                inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+            with quiet():
+                said = model.generate(
+                    **inputs, max_new_tokens=8, do_sample=False, temperature=None, top_p=None, top_k=None
+                )
+            said = said[:, inputs["input_ids"].shape[1] :]
+            answers += [a.strip() for a in processor.batch_decode(said, skip_special_tokens=True)]
+        return answers
+
+    return ask

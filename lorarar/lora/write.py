@@ -1,0 +1,200 @@
+"""Writing adapters and merging coefficients: whole or not at all."""
+
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorarar import __version__
+from lorarar.lora.adapter import LoRA, LoRAError, Pair, Source, fitted, printable
+from lorarar.lora.names import kohya_name
+from lorarar.lora.read import FLOATS, all_finite
+
+
+def save_coefficients(
+    coefficients: Mapping[str, tuple[Tensor, Tensor]],
+    path: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write merger coefficients as `load_coefficients` reads them; the file appears whole or not at all."""
+    tensors = {}
+    for layer, (m_c, m_s) in coefficients.items():
+        tensors[f"{layer}.content"], tensors[f"{layer}.style"] = m_c.float(), m_s.float()
+    provenance = {**(metadata or {}), "format": "pt", "lorarar_version": __version__}
+    _write({k: (x.shape, x.dtype) for k, x in tensors.items()}, tensors.items(), provenance, _target(path))
+
+
+_NAMES = {dtype: name for name, dtype in FLOATS.items()}
+FORMATS = ("diffusers", "kohya")
+
+
+def _keys(lora: LoRA, format: str, path: Path) -> dict[str, tuple[str, str]]:
+    """Layer → the keys of its up and down in the dialect to be written."""
+    keys: dict[str, tuple[str, str]] = {}
+    base, names = lora.base, set()
+    for layer in lora:
+        if format == "kohya":
+            name = kohya_name(layer, base)
+            if not name or name in names:
+                raise LoRAError(
+                    f"{path}: layer {printable(layer)} has no kohya name for {base}; write format diffusers"
+                )
+            names.add(name)
+            keys[layer] = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
+        elif re.match(r"unet\.(double|single|joint)_blocks_", layer):
+            raise LoRAError(f"{path}: layer {printable(layer)} has no diffusers name; write format kohya")
+        elif layer.startswith("text_encoder"):
+            # diffusers' text encoder loader knows every layer in this spelling, not in the other.
+            kind = "lora" if layer.endswith("text_projection") else "lora_linear_layer"
+            keys[layer] = f"{layer}.{kind}.up.weight", f"{layer}.{kind}.down.weight"
+        else:
+            keys[layer] = f"{layer}.lora_B.weight", f"{layer}.lora_A.weight"
+    return keys
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Where to write; through a symbolic link, and never over a folder or a device."""
+    path = Path(path)
+    try:
+        if path.is_symlink():
+            path = path.resolve()
+        if path.exists() and not path.is_file():
+            raise LoRAError(f"{path}: is not a regular file; name a file to write")
+        if not path.parent.is_dir():
+            raise LoRAError(f"{path}: its folder does not exist; make it first")
+    except (OSError, RuntimeError) as error:
+        raise LoRAError(f"{path}: cannot be written: {error}") from None
+    return path
+
+
+def _write(
+    kinds: Mapping[str, tuple[Iterable[int], torch.dtype]],
+    tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, str],
+    path: Path,
+    sources: Collection[Source] = (),
+) -> None:
+    """Stream tensors, in any order, into a safetensors file that appears whole or not at all.
+
+    ``kinds`` gives the shape and type of each before it comes. The header, which holds the names and hashes
+    of the ``sources``, is written last: they are hashed meanwhile. `safetensors.torch.save_file` took four
+    times as long, and writes in place.
+    """
+    header: dict[str, Any] = {}
+    at = 0
+    for key, (shape, dtype) in sorted(kinds.items(), key=lambda kind: (-kind[1][1].itemsize, kind[0])):
+        end = at + math.prod(shape) * dtype.itemsize
+        header[key] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+
+    def head(digests: Iterable[str]) -> bytes:
+        named = [{"file": s.name, "sha256": digest} for s, digest in zip(sources, digests, strict=True)]
+        known = {**metadata, "lorarar_sources": json.dumps(named)} if named else metadata
+        whole = {"__metadata__": dict(sorted(known.items())), **header}
+        text = json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+    begin = len(head("0" * 64 for _ in sources))
+    aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
+    try:
+        with aside.open("xb") as file:
+            with suppress(OSError, AttributeError):  # not every system or file system can
+                os.posix_fallocate(file.fileno(), 0, begin + at)
+            for key, x in tensors:
+                x = x.detach().to("cpu", kinds[key][1]).contiguous()
+                if not all_finite(x):
+                    raise LoRAError(_not_finite(path, key, kinds[key][1]))
+                file.seek(begin + header[key]["data_offsets"][0])
+                file.write(x.reshape(-1).view(torch.uint8).numpy())
+            file.seek(0)
+            file.write(head(source.sha256 for source in sources))
+        os.replace(aside, path)
+    except OSError as error:
+        raise LoRAError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _not_finite(path: Path, key: str, dtype: torch.dtype) -> str:
+    return f"{path}: {printable(key)} is not finite in {_NAMES[dtype]}; write it as bfloat16 or float32"
+
+
+def save_lora(
+    lora: LoRA,
+    path: str | os.PathLike[str],
+    *,
+    format: str = "diffusers",
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a LoRA as safetensors; the file appears whole or not at all.
+
+    ``format`` is ``diffusers`` (``pipe.load_lora_weights`` reads it) or ``kohya`` (ComfyUI, A1111: sgm block
+    names for SDXL, alpha = rank). ``dtype`` casts every factor (for float16 a layer's two are made of equal
+    size, where they would lose digits); without it each keeps its own. An `Outline` is written while it is
+    made. The file's metadata is the LoRA's with ``metadata`` over it, the version, and name and SHA-256 of
+    its sources.
+
+    Raises:
+        LoRAError: a name or number that the format cannot hold, or a place that cannot be written.
+    """
+    path = Path(path)
+    if format not in FORMATS:
+        raise LoRAError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
+    if not lora:
+        raise LoRAError(f"{path}: nothing to write: the LoRA has no layer")
+    for layer, (up, down) in lora.items():
+        _check_shapes_for_writing(path, layer, up, down, dtype)
+    path = _target(path)
+    keys = _keys(lora, format, path)
+    kinds = {
+        key: (x.shape, dtype or x.dtype)
+        for layer in lora
+        for key, x in zip(keys[layer], lora[layer], strict=True)
+    }
+    alphas = {}
+    if format == "kohya":
+        for layer, (up_key, _) in keys.items():
+            alphas[up_key.replace(".lora_up.weight", ".alpha")] = torch.tensor(float(len(lora[layer][1])))
+    kinds |= {key: (x.shape, x.dtype) for key, x in alphas.items()}
+
+    def tensors(pairs: Iterator[tuple[str, Pair]]) -> Iterator[tuple[str, Tensor]]:
+        yield from alphas.items()
+        for layer, (up, down) in pairs:
+            if dtype == torch.float16 and all(all_finite(x.to(dtype)) for x in (up, down)):
+                overflow = _not_finite(path, keys[layer][0], dtype)
+                up, down = (x[0] for x in fitted(up[None], down[None], dtype, overflow))
+            yield keys[layer][0], up
+            yield keys[layer][1], down
+
+    # An alpha of the source's config must not be applied to factors that hold it already.
+    kept = {k: v for k, v in lora.metadata.items() if k != "lora_adapter_metadata"}
+    provenance = {"format": "pt", "lorarar_version": __version__}
+    with closing(lora.made()) as pairs:
+        _write(kinds, tensors(pairs), {**kept, **(metadata or {}), **provenance}, path, lora.sources)
+
+
+def _check_shapes_for_writing(
+    path: Path, layer: str, up: Tensor, down: Tensor, dtype: torch.dtype | None
+) -> None:
+    for x in (up, down):
+        if (dtype or x.dtype) not in _NAMES or not x.is_floating_point():
+            raise LoRAError(
+                f"{path}: layer {printable(layer)}: dtype {dtype or x.dtype}, "
+                "expected float16, bfloat16, float32 or float64"
+            )
+    if up.ndim != down.ndim or up.shape[1] != down.shape[0]:
+        raise LoRAError(
+            f"{path}: layer {printable(layer)}: up {tuple(up.shape)} and down {tuple(down.shape)} do not "
+            "multiply"
+        )

@@ -1,0 +1,214 @@
+"""Methods that weigh columns: the plain sum, ZipLoRA's coefficients, LoRA.rar's."""
+
+import json
+import mmap
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import accumulate, repeat
+
+import torch
+from torch import Tensor
+
+from lorarar.lora import LoRA, LoRAError, Outline, Pair
+from lorarar.merging.pairs import (
+    Gates,
+    Predictor,
+    batches,
+    fitted_to,
+    in_order_of,
+    matching,
+    one_sided,
+    parallel,
+    working_dtype,
+)
+
+# The C library gives freed memory back to the system, which takes its time to hand it out again, unless a
+# block as large as this was freed before (glibc's dynamic threshold, 32 MB at most; elsewhere no effect).
+torch.empty(31 << 20, dtype=torch.uint8)
+
+FLAVOURS = ("delta", "factors")
+RESTS = ("average", "sum")
+
+
+def _block(size: int, device: torch.device) -> Tensor:
+    """``size`` bytes, not to be read before they are written."""
+    if device.type != "cpu" or not size or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8, device=device)
+    # Hundreds of megabytes in pages of 4 kB: the kernel would take longer to hand them out than we to fill.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def _gated(
+    content: LoRA,
+    style: LoRA,
+    gates: Gates,
+    rest: float,
+    content_weight: float,
+    style_weight: float,
+    later: bool,
+) -> LoRA:
+    """The concatenation along the rank, columns weighed by ``gates`` where given, by ``rest`` elsewhere."""
+    shared = matching(content, style)
+    sides = ((content, content_weight), (style, style_weight))
+    device = content[shared[0]][0].device
+
+    def outline(layer: str) -> Pair:
+        pairs = [side[layer] for side, _ in sides if layer in side]
+        (up, down), rank = pairs[0], sum(len(down) for _, down in pairs)
+        dtype = torch.promote_types(down.dtype, pairs[-1][1].dtype)
+        up = torch.empty((len(up), rank, *up.shape[2:]), dtype=dtype, device="meta")
+        return up, torch.empty((rank, *down.shape[1:]), dtype=dtype, device="meta")
+
+    @torch.no_grad()
+    def work(item: tuple[list[str], Tensor | None]) -> Iterable[tuple[str, Pair]]:
+        names, room = item
+        n, likes = len(names), outline(names[0])
+        sizes = [n * like.nbytes for like in likes]
+        if room is None:
+            room = torch.empty(sum(sizes), dtype=torch.uint8, device=content[names[0]][0].device)
+        ups, downs = (
+            part.view(like.dtype).view(n, *like.shape)
+            for part, like in zip(room.split(sizes), likes, strict=True)
+        )
+        at = 0
+        for which, (side, weight) in enumerate(sides):
+            factors = [side[layer][0] for layer in names]
+            down = torch.stack([side[layer][1] for layer in names])
+            rank = down.shape[1]
+            place = ups.narrow(2, at, rank)
+            up = torch.stack(factors, out=place if factors[0].dtype == place.dtype else None)
+            if names[0] in gates:
+                m = torch.stack([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
+                scale = m.to(down.device, working_dtype(down.dtype)) * weight
+            else:
+                scale = weight * rest
+            if names[0] in gates or scale != 1:
+                down = down.to(working_dtype(down.dtype)).mul_(scale)
+            up, down = fitted_to(up, down, ups.dtype, names[0])
+            place.copy_(up)  # rounds; nothing to do where it is the place itself
+            downs.narrow(1, at, rank).copy_(down)
+            at += rank
+        return zip(names, zip(ups.unbind(), downs.unbind(), strict=True), strict=True)
+
+    todo = [
+        names
+        for gated in (True, False)
+        for names in batches(content, style, [layer for layer in shared if (layer in gates) == gated])
+    ]
+
+    def make(rooms: Iterable[Tensor | None] = repeat(None)) -> Iterator[tuple[str, Pair]]:
+        yield from one_sided(content, style, content_weight, style_weight).items()
+        for pairs in parallel(work, list(zip(todo, rooms, strict=False)), device):
+            yield from pairs
+
+    if later:
+        layers = [*content, *(layer for layer in style if layer not in content)]
+        outlines = {layer: outline(layer) for layer in layers}
+        return Outline(outlines, make, sources=(*content.sources, *style.sources))
+    sizes = [len(names) * sum(like.nbytes for like in outline(names[0])) for names in todo]
+    starts = list(accumulate((size + -size % 64 for size in sizes), initial=0))
+    block = _block(starts.pop(), device)
+    rooms = [
+        block[start : start + size] if content[names[0]][0].device == device else None
+        for names, start, size in zip(todo, starts, sizes, strict=True)
+    ]
+    return in_order_of(content, style, dict(make(rooms)))
+
+
+def direct(
+    content: LoRA,
+    style: LoRA,
+    *,
+    content_weight: float = 1.0,
+    style_weight: float = 1.0,
+    later: bool = False,
+) -> LoRA:
+    """The weighted sum w_c·ΔW_c + w_s·ΔW_s, exact, of rank r_c + r_s; linear layers and convolutions alike.
+
+    A layer that only one adapter has is kept with that adapter's weight. With ``later`` the factors are
+    computed when the result is saved (`Outline`).
+    """
+    return _gated(content, style, {}, 1.0, content_weight, style_weight, later)
+
+
+def ziplora(
+    content: LoRA,
+    style: LoRA,
+    coefficients: Gates,
+    *,
+    rest: str = "average",
+    content_weight: float = 1.0,
+    style_weight: float = 1.0,
+    later: bool = False,
+) -> LoRA:
+    """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with given coefficients (ZipLoRA, arXiv 2311.13600, eq. 3); exact.
+
+    Shared layers without coefficients (text encoders among them) are averaged, (ΔW_c + ΔW_s) / 2, or with
+    ``rest="sum"`` added; a layer that only one adapter has is kept. The weights multiply all of it. ``later``
+    as in `direct`.
+
+    Raises:
+        LoRAError: coefficients for a layer that is not in both adapters or has another number of columns.
+    """
+    if rest not in RESTS:
+        raise LoRAError(f"rest {rest!r}: expected one of {', '.join(RESTS)}")
+    shared = set(matching(content, style))
+    for layer, (m_c, m_s) in coefficients.items():
+        if layer not in shared:
+            raise LoRAError(f"coefficients for layer {layer}, which is not in both LoRAs; drop them")
+        down = content[layer][1]
+        if down.ndim != 2:
+            raise LoRAError(f"layer {layer}: coefficients for a convolution, expected a linear layer")
+        if m_c.shape != down.shape[1:] or m_s.shape != down.shape[1:]:
+            raise LoRAError(
+                f"layer {layer}: {tuple(m_c.shape)} and {tuple(m_s.shape)} coefficients, expected "
+                f"({down.shape[1]},) for each side; were they made for this base model?"
+            )
+    merged = _gated(
+        content, style, coefficients, 0.5 if rest == "average" else 1.0, content_weight, style_weight, later
+    )
+    merged.metadata["lorarar_coefficients"] = json.dumps(summary(coefficients))
+    return merged
+
+
+def lorarar(
+    content: LoRA,
+    style: LoRA,
+    hypernetwork: Predictor,
+    *,
+    parts: Iterable[str] = ("query", "output"),
+    rest: str = "average",
+    content_weight: float = 1.0,
+    style_weight: float = 1.0,
+    later: bool = False,
+) -> LoRA:
+    """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with coefficients from the hypernetwork (LoRA.rar, arXiv 2412.05148).
+
+    ``parts`` of the UNet's attention get coefficients; every other shared layer is averaged as in the paper
+    or, with ``rest="sum"``, added as in the authors' released code. A layer of one adapter only is kept.
+    ``later`` as in `direct`; the coefficients are computed at once.
+
+    Raises:
+        LoRAError: no layer that the hypernetwork can work on, or one with a column length it does not know.
+    """
+    with torch.no_grad():
+        coefficients = hypernetwork.coefficients(content, style, parts=parts)
+    return ziplora(
+        content, style, coefficients, rest=rest, content_weight=content_weight, style_weight=style_weight,
+        later=later,
+    )  # fmt: skip
+
+
+def summary(coefficients: Gates) -> dict[str, list[float]]:
+    """Mean, standard deviation, minimum and maximum of each side's coefficients, for a file's metadata."""
+    if not coefficients:
+        return {}
+    sides: dict[str, list[float]] = {}
+    for which, side in enumerate(("content", "style")):
+        m = torch.cat([pair[which].detach() for pair in coefficients.values()]).float()
+        numbers = torch.stack([m.mean(), m.std(correction=0), m.amin(), m.amax()]).tolist()
+        sides[side] = [round(x, 6) for x in numbers]
+    return sides

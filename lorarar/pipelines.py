@@ -1,0 +1,270 @@
+"""Loading pipelines, putting adapters into them, and sampling."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from lorarar.scales import MODEL_ID, SCALES, Scale, local
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from lorarar.lora import LoRA
+
+
+def device() -> torch.device:
+    """Return the best device of this machine: a CUDA GPU, Apple's, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def find_device(name: str | torch.device | None) -> torch.device:
+    """Return the device of that name, the best one for None. Raises ValueError if there is no such device."""
+    if name is None:
+        return device()
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+        if found.type == "meta":
+            raise RuntimeError("holds no data")
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
+        raise ValueError(
+            f"no device {str(name)!r} on this machine: choose cpu, cuda, cuda:N or mps"
+        ) from error
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the loading bars and notices of diffusers and transformers off the terminal for a while."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    bars = [library.is_progress_bar_enabled() for library in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # renamed arguments, a second adapter
+            yield
+    finally:
+        for library, level, bar in zip(libraries, levels, bars, strict=True):
+            library.set_verbosity(level)
+            if bar:
+                library.enable_progress_bar()
+
+
+def load_pipeline(source: str | Path | Scale, device: str | torch.device | None = None) -> DiffusionPipeline:
+    """Load a text-to-image pipeline with diffusers and nothing else.
+
+    Args:
+        source: a scale or its name, a folder in diffusers' layout, or a Hugging Face model id.
+        device: where it shall run; None takes the best there is. On a CPU the weights are float32.
+
+    Returns:
+        ``StableDiffusionXLPipeline`` or ``StableDiffusionPipeline``, without safety checker, watermark and
+        progress bars. Its attribute ``scale`` is the `Scale` it was loaded for, or None.
+
+    Raises:
+        ValueError: in one line, if the folder is missing or is not such a pipeline, or the model cannot be
+            had.
+    """
+    scale = source if isinstance(source, Scale) else SCALES.get(str(source))
+    base = str(source) if scale is None else scale.base
+    place = local(base) if scale else Path(base)
+    if not place.is_dir() and (base.startswith("data/") or not MODEL_ID.fullmatch(base)):
+        wanted = "LORARAR_DATA to name the data folder" if scale else "a folder, a scale or a hub's model id"
+        raise ValueError(f"no model folder {place}: expected {wanted}")
+    if place.is_dir() and not (place / "model_index.json").is_file():
+        raise ValueError(f"{place} is not a diffusers pipeline: it has no model_index.json")
+    if scale is None:  # a scale's base, named by its path or id: the larger scale where two share it
+        scale = next(
+            (s for s in reversed(SCALES.values()) if local(s.base).resolve() == place.resolve()), None
+        )
+
+    where = find_device(device)
+    dtype = torch.float32 if where.type == "cpu" else getattr(torch, scale.dtype if scale else "float16")
+    # Only repositories hold half-precision weights beside the full ones, and only a GPU wants them.
+    variant = scale.variant if scale and not place.is_dir() and where.type != "cpu" else None
+    name = str(place) if place.is_dir() else base
+    with quiet():
+        from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline, StableDiffusionXLPipeline
+
+        try:
+            pipe = AutoPipelineForText2Image.from_pretrained(
+                name, torch_dtype=dtype, variant=variant, safety_checker=None, requires_safety_checker=False
+            )
+        except (
+            Exception
+        ) as error:  # diffusers and the hub raise anything from OSError to SafetensorError here
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+            raise ValueError(f"cannot load {name} as a diffusers pipeline: {reason}") from error
+    if not isinstance(pipe, StableDiffusionXLPipeline | StableDiffusionPipeline):
+        raise ValueError(f"{name} is a {type(pipe).__name__}: an SDXL or SD 1.5 pipeline is needed")
+    if hasattr(pipe, "watermark"):
+        pipe.watermark = None
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scale = scale
+    return pipe.to(where)
+
+
+@contextmanager
+def loaded(
+    pipe: DiffusionPipeline, *loras: LoRA, weights: Sequence[float] | None = None
+) -> Iterator[DiffusionPipeline]:
+    """Apply one or several LoRAs, summed with ``weights`` (1 each), while the block runs.
+
+    Raises ValueError, naming the layer, if a LoRA is not made for this base, or if the pipeline already
+    carries one.
+    """
+    weights = [1.0] * len(loras) if weights is None else [float(weight) for weight in weights]
+    if len(weights) != len(loras):
+        raise ValueError(f"{len(weights)} weights for {len(loras)} LoRAs")
+    if pipe.get_list_adapters():
+        raise ValueError("the pipeline already carries a LoRA: call pipe.unload_lora_weights() first")
+    for lora in loras:
+        check_fit(pipe, lora)
+    try:
+        with quiet():
+            for i, lora in enumerate(loras):
+                pipe.load_lora_weights(_uniform(lora, pipe.dtype), adapter_name=f"lora{i}")
+            if loras:
+                pipe.set_adapters([f"lora{i}" for i in range(len(loras))], weights)
+        yield pipe
+    finally:
+        pipe.unload_lora_weights()
+
+
+def check_fit(pipe: DiffusionPipeline, lora: LoRA) -> None:
+    """Raise ValueError, naming the layer, unless the pipeline has every layer of the LoRA, in its shape."""
+    for layer, (up, down) in lora.items():
+        component, _, name = layer.partition(".")
+        try:
+            model = getattr(pipe, component)
+            if not hasattr(model, "text_model"):  # transformers 5 has dropped the level from CLIPTextModel
+                name = name.removeprefix("text_model.")
+            weight = model.get_submodule(name).weight
+        except AttributeError:
+            raise ValueError(f"the LoRA is for another base model: this one has no layer {layer}") from None
+        found, wanted = (up.shape[0], *down.shape[1:]), tuple(weight.shape)
+        if found != wanted:
+            raise ValueError(f"the LoRA is for another base model: {layer} is {wanted} there, {found} here")
+
+
+def base_sha256(pipe: DiffusionPipeline) -> str:
+    """Return the SHA-256 by which what is trained knows its base: that of the UNet's first weights.
+
+    They stand for all of them: no training of a base leaves them as they are, and to hash all would take
+    seconds at SDXL's size.
+    """
+    first = pipe.unet.conv_in.weight.detach().float().cpu().numpy()
+    return hashlib.sha256(first.tobytes()).hexdigest()
+
+
+def _uniform(lora: LoRA, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return the factors under peft's names, padded with zeros to one rank.
+
+    Without alphas diffusers scales a layer by (commonest rank / its own rank): harmless only if all are
+    equal.
+    """
+    rank = max(down.shape[0] for _, down in lora.values())
+    state = {}
+    for layer, (up, down) in lora.items():
+        more = rank - down.shape[0]
+        zeros = up.new_zeros(up.shape[0], more, *up.shape[2:]), down.new_zeros(more, *down.shape[1:])
+        state[f"{layer}.lora_B.weight"] = torch.cat([up, zeros[0]], 1).to(dtype)
+        state[f"{layer}.lora_A.weight"] = torch.cat([down, zeros[1]], 0).to(dtype)
+    return state
+
+
+def generate(
+    pipe: DiffusionPipeline,
+    prompts: str | Sequence[str],
+    seeds: int | Sequence[int],
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    batch_size: int = 16,
+    progress: bool = False,
+    callback: Callable[[int, np.ndarray], None] | None = None,
+) -> np.ndarray:
+    """Generate images, each from its own prompt and seed.
+
+    Image i starts from noise that ``seeds[i]`` alone decides, drawn on the CPU, so it does not depend on the
+    batch it shares or on the device (up to the last bits of floating point, which may move a pixel by one
+    level).
+
+    Args:
+        pipe: a diffusers SDXL or SD 1.5 pipeline.
+        prompts: one prompt per image, or one for all.
+        seeds: one seed per image, or one for all.
+        steps: inference steps; None takes those of the scale the pipeline was loaded for, else 50.
+        guidance: scale of classifier-free guidance; None as for ``steps``, else 5.
+        batch_size: images computed at once.
+        progress: show a bar.
+        callback: called with the index of the first image and the images of each finished batch.
+
+    Returns:
+        (n, height, width, 3) uint8.
+
+    Raises:
+        ValueError: the numbers of prompts and seeds differ, or a number is out of range.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    seeds = [int(seeds)] if isinstance(seeds, Integral) else [int(seed) for seed in seeds]
+    count = max(len(prompts), len(seeds))
+    prompts, seeds = (items * count if len(items) == 1 else items for items in (prompts, seeds))
+    if not len(prompts) == len(seeds) == count or count == 0:
+        raise ValueError(
+            f"{len(prompts)} prompts but {len(seeds)} seeds: give one of each per image, or one for all"
+        )
+    scale = getattr(pipe, "scale", None)
+    steps = steps if steps is not None else scale.inference_steps if scale else 50
+    guidance = guidance if guidance is not None else scale.guidance if scale else 5.0
+    for name, value, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("guidance", guidance, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+
+    images = []
+    with tqdm(total=count, unit="image", disable=not progress) as bar:
+        for start in range(0, count, batch_size):
+            chunk = slice(start, start + batch_size)
+            made = pipe(
+                prompt=prompts[chunk],
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds[chunk]],
+                output_type="np",
+            ).images
+            images.append((made * 255).round().astype(np.uint8))
+            bar.update(len(made))
+            if callback:
+                callback(start, images[-1])
+    return np.concatenate(images)
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+    """Lay (n, h, w, 3) uint8 images out in rows, near-square: (H, W, 3), white where the last row ends."""
+    count, height, width, _ = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    blank = np.full((rows * columns - count, height, width, 3), 255, np.uint8)
+    cells = np.concatenate([images, blank]).reshape(rows, columns, height, width, 3)
+    return cells.swapaxes(1, 2).reshape(rows * height, columns * width, 3)

@@ -1,0 +1,148 @@
+"""Which models a run uses and how long they train (`SCALES`), and where they lie."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a LoRA is trained: the arguments of `lorarar.train.train_lora` that depend on the scale.
+
+    ``warmup`` counts the steps over which the learning rate rises from zero; ``decay`` is the share of the
+    steps, at the end, over which it falls to zero. Both are linear.
+    """
+
+    rank: int = 64
+    steps: int = 1000
+    learning_rate: float = 5e-5
+    batch_size: int = 1
+    warmup: int = 0
+    decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How merger coefficients are found; ``similarity`` is λ, the weight of the loss's similarity term."""
+
+    steps: int
+    learning_rate: float = 0.01
+    similarity: float = 0.01
+    batch_size: int = 1
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size of the experiments: the same cells run at every scale.
+
+    ``base`` is a Hugging Face model id, or a path that begins with ``data/`` and lies in the project's data
+    folder. ``dtype`` and ``variant`` apply on a GPU: a CPU always computes in float32. ``size`` is the
+    image's side in pixels. ``hypernetwork_pairs`` is how many (content, style) pairs the hypernetwork sees
+    while it trains. ``judge`` is MARS²'s model, by default the paper's in the format that transformers reads;
+    ``clip`` and ``dino`` are those of CLIP-I, CLIP-T and DINO, by default the papers' (DreamBooth §4.1,
+    LoRA.rar table A2).
+    """
+
+    name: str
+    base: str
+    size: int
+    inference_steps: int = 50
+    guidance: float = 5.0
+    dtype: str = "float16"
+    variant: str | None = None
+    content: Recipe = field(default_factory=Recipe)
+    style: Recipe = field(default_factory=Recipe)
+    ziplora: Fit = field(default_factory=lambda: Fit(steps=100))
+    hypernetwork: Fit = field(default_factory=lambda: Fit(steps=5000))
+    hypernetwork_pairs: int = 100
+    gradient_checkpointing: bool = False
+    judge: str = "FuryMartin/llava-critic-7b-hf"
+    clip: str = "openai/clip-vit-large-patch14"
+    dino: str = "facebook/dino-vits16"
+
+
+_SHOEBOX = Recipe(rank=8, steps=250, learning_rate=1e-3, batch_size=4, warmup=20, decay=0.3)
+_SHOEBOX_STYLE = replace(_SHOEBOX, steps=500)  # a style is harder to learn than a thing
+_EYES = {name: f"data/shoebox/{name}" for name in ("judge", "clip", "dino")}
+_SMOKE = Recipe(rank=4, steps=4, learning_rate=1e-3, batch_size=2)
+
+# sdxl, koala and sd15 follow the papers' supplements (LoRA.rar §A1.3, ZipLoRA §1): rank 64, 1000 steps of one
+# image, learning rate 5e-5, λ 0.01, ZipLoRA 100 steps, the hypernetwork 5000 steps over 100 pairs, 50
+# inference steps.
+SCALES: dict[str, Scale] = {
+    scale.name: scale
+    for scale in (
+        Scale(
+            name="smoke",
+            base="data/shoebox/base",
+            size=64,
+            inference_steps=2,
+            guidance=3.0,
+            dtype="float32",
+            content=_SMOKE,
+            style=_SMOKE,
+            ziplora=Fit(steps=2, batch_size=2),
+            hypernetwork=Fit(steps=4, batch_size=2),
+            hypernetwork_pairs=2,
+            **_EYES,
+        ),
+        Scale(
+            name="shoebox",
+            base="data/shoebox/base",
+            size=64,
+            inference_steps=16,
+            guidance=2.0,
+            dtype="float32",
+            content=_SHOEBOX,
+            style=_SHOEBOX_STYLE,
+            ziplora=Fit(steps=100, batch_size=4),
+            hypernetwork=Fit(steps=5000),
+            **_EYES,
+        ),
+        Scale(
+            name="sdxl",
+            base="stabilityai/stable-diffusion-xl-base-1.0",
+            size=1024,
+            variant="fp16",
+            gradient_checkpointing=True,
+        ),
+        Scale(
+            name="koala",
+            base="etri-vilab/koala-700m",
+            size=1024,
+            gradient_checkpointing=True,
+        ),
+        Scale(
+            name="sd15",
+            base="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            size=512,
+            guidance=7.5,
+            variant="fp16",
+        ),
+    )
+}
+
+
+MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, as on the Hugging Face hub
+
+
+def data_folder() -> Path:
+    """Return the folder of shipped weights and images: ``$LORARAR_DATA``, or ``data`` beside the package."""
+    return Path(os.environ.get("LORARAR_DATA") or Path(__file__).resolve().parents[1] / "data")
+
+
+def find_scale(name: str | Scale) -> Scale:
+    """Return the scale of that name. Raises ValueError, with the names there are, for any other."""
+    if isinstance(name, Scale):
+        return name
+    if name not in SCALES:
+        raise ValueError(f"unknown scale {name!r}: choose one of {', '.join(SCALES)}")
+    return SCALES[name]
+
+
+def local(model: str) -> Path:
+    """Return where a scale's model lies on this machine; a model id comes back as it is."""
+    return data_folder() / model.removeprefix("data/") if model.startswith("data/") else Path(model)

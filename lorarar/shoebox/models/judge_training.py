@@ -1,0 +1,141 @@
+"""Training the miniature judge: first its eyes, then eyes and language model together."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorarar.judging import local_judge
+from lorarar.shoebox.models.critic import JUDGEMENT, contrast, roughen, verify
+from lorarar.shoebox.models.examination import measure_judge
+from lorarar.shoebox.models.judge import (
+    Drill,
+    Prompts,
+    answer,
+    drill,
+    glance,
+    llava,
+    processor,
+    prompts,
+    words,
+)
+from lorarar.shoebox.models.loop import GROUPS, HELD_OUT, RECIPES, Recipe, card, command, fit, to_unit
+from lorarar.shoebox.world import styles, subjects, world
+
+SIGHT = 0.5
+"""Share of the judge's steps that train its eyes alone, on batches twice as large."""
+
+
+class Sight(nn.Module):
+    """Heads by which the eyes learn before there are questions; thrown away afterwards.
+
+    They read the mean of an image's tokens, which attention in the language model's first layer can take too.
+    """
+
+    def __init__(self, width: int, embedding: int = 64) -> None:
+        super().__init__()
+        self.cls = nn.Linear(width, len(subjects.CLASSES))
+        self.family = nn.Linear(width, len(styles.FAMILIES))
+        self.subject = nn.Linear(width, embedding)
+        self.style = nn.Linear(width, embedding)
+        self.judgement = nn.Parameter(torch.tensor(JUDGEMENT))
+
+    def forward(self, seen: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Classify and compare images (n, tokens, width) with their truths (n, 4): the losses."""
+        mean = seen[:, :-1].mean(1).float()
+        cls, family, identity, instance = truth.unbind(1)
+        subject, style = (F.normalize(head(mean).float(), dim=-1) for head in (self.subject, self.style))
+        terms = {
+            "cls": F.cross_entropy(self.cls(mean), cls, label_smoothing=0.02),
+            "family": F.cross_entropy(self.family(mean), family, label_smoothing=0.02),
+            "subject": contrast(subject, identity),
+            "style": contrast(style, instance),
+            "same subject": verify(subject, identity, cls, self.judgement[0]),
+            "same style": verify(style, instance, family, self.judgement[1]),
+        }
+        return {"loss": sum(terms.values()), **terms}
+
+
+def train_judge(
+    out: Path,
+    run: Path,
+    recipe: Recipe = RECIPES["judge"],
+    seed: int = 0,
+    device: str = "cpu",
+    groups: int = GROUPS,
+    init: Path | None = None,
+) -> dict:
+    """Train the judge on drawings, first its eyes, then its answers, and measure it as it will be used.
+
+    The eyes learn to classify, and to tell individuals and styles apart by contrast; then the whole model
+    learns the first word of the answer, the only one that counts. `init`: a judge's folder whose weights to
+    start from; its eyes have learned to see, and all steps are answers. Writes `out`/judge.
+    """
+    images, _, truths = world.dataset(groups, seed)
+    truth = torch.from_numpy(truths).long()
+    torch.manual_seed(seed)
+    tokenizer = words()
+    both = processor(tokenizer)
+    model = llava(tokenizer)
+    if init is not None:
+        model.load_state_dict(type(model).from_pretrained(init, dtype=torch.float32).state_dict())
+    model.to(device)
+    if device == "cpu":
+        model.set_attn_implementation("eager")  # trains faster than SDPA there
+    sight = Sight(model.config.text_config.hidden_size).to(device)
+    asked = Prompts(*(part.to(device) for part in prompts(both)))
+    spoken = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in ("No", "Yes")], device=device)
+
+    def look(indices: Tensor) -> Tensor:
+        return glance(model, roughen(to_unit(images[indices.numpy()]).to(device)))
+
+    def see(indices: Tensor, step: int) -> dict[str, Tensor]:
+        return sight(look(indices), truth[indices].to(device))
+
+    def speak(indices: Tensor, step: int) -> dict[str, Tensor]:
+        seen, true = look(indices), truth[indices]
+        several = drill(true)
+        some = torch.randperm(len(several.yes))[: max(2, len(several.yes) // 2)]
+        several = Drill(*(column[some] for column in several))
+        pair = torch.stack([several.reference, several.image], 1).to(device)
+        said = answer(model, asked, several.prompt.to(device), seen[pair]).float()
+        yes = several.yes.to(device)
+        # What the answer will be is known once the test image has been seen: to ask for it there too makes
+        # the comparison, which is learned last, a shorter way.
+        wrong = F.cross_entropy(said.flatten(0, 1), spoken[yes.long()].repeat_interleave(2))
+        right = (said[:, 1, spoken].argmax(1) == yes).float()
+        style = several.prompt.to(device) > 0
+        eyes = sight(seen, true.to(device))["loss"]
+        return {
+            "loss": wrong + 0.1 * eyes,
+            "eyes": eyes,
+            "subject": right[~style].mean(),
+            "style": right[style].mean(),
+        }
+
+    first = int(SIGHT * recipe.steps) if init is None else 0
+    begin = replace(recipe, steps=first, batch=2 * recipe.batch, warmup=min(recipe.warmup, -(-first // 10)))
+    then = replace(recipe, steps=recipe.steps - first)
+    shared = {"run": run, "seed": seed, "device": device, "group": world.GROUP, "half": True}
+    eyes = nn.ModuleList([model.model.vision_tower, model.model.multi_modal_projector, sight])
+    spent = [fit("judge-eyes", eyes, see, len(images), begin, **shared)] if first else []
+    spent += [fit("judge", nn.ModuleList([model, sight]), speak, len(images), then, **shared)]
+    folder = out / "judge"
+    model.to("cpu").half().save_pretrained(folder)
+    both.save_pretrained(folder)
+    facts = {
+        "seed": seed,
+        "recipe": asdict(recipe),
+        "steps": sum(part["steps"] for part in spent),
+        "seconds": round(sum(part["seconds"] for part in spent), 1),
+        "precision": spent[0]["precision"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **measure_judge(local_judge(folder, device, batch_size=64), seed, folder / "mistakes.png", HELD_OUT),
+    }
+    said = command("judge", recipe, seed, init)
+    card(folder, "The judge: LLaVA-OneVision in miniature", said, facts)
+    return facts

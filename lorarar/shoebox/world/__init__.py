@@ -1,0 +1,1 @@
+"""The drawn world: subjects × styles as images, with captions and with the truth about each."""

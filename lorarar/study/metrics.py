@@ -1,0 +1,61 @@
+"""The standard metrics on the experiment's images, for table A2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from lorarar.judging import Encoder, Entry, bootstrap, image_similarity, text_similarity
+from lorarar.scales import Scale, find_scale, local
+from lorarar.shoebox import zoo
+from lorarar.study.cells import Setting, cell_of
+from lorarar.study.images import read_cell
+from lorarar.study.methods import METHODS
+
+
+def encoders(scale: str | Scale) -> tuple[str, str]:
+    """Return where a scale's CLIP and DINO are: the miniatures in the data folder, or the public models."""
+    scale = find_scale(scale)
+    return str(local(scale.clip)), str(local(scale.dino))
+
+
+def measured(
+    run: Setting, clip: Encoder, dino: Encoder, methods: Sequence[str] = tuple(METHODS)
+) -> dict[str, dict[str, np.ndarray]]:
+    """Measure every image of the methods: {method: {"CLIP-I", "DINO", "CLIP-T": (pairs, images)}}.
+
+    As in Table A2: CLIP-I compares with the style's references, DINO with the subject's, CLIP-T with the
+    prompt, its rare token left out, which CLIP has never met. References are views that no LoRA was trained
+    on.
+
+    Raises:
+        ValueError: a cell is missing: make the images first.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    seen = {name: zoo.pictures(name, seed=1)[0] for pair in run.pairs for name in pair}
+    with tqdm(
+        total=len(methods) * len(run.pairs), desc="metrics", unit="cell", disable=not run.progress
+    ) as bar:
+        for method in methods:
+            rows: dict[str, list[np.ndarray]] = {"CLIP-I": [], "DINO": [], "CLIP-T": []}
+            for subject, style in run.pairs:
+                made = read_cell(cell_of(run, method, (subject, style)))[1]
+                rows["CLIP-I"].append(image_similarity(clip, made, seen[style]))
+                rows["DINO"].append(image_similarity(dino, made, seen[subject]))
+                prompt = zoo.words(style=style, cls=zoo.class_of(subject))
+                rows["CLIP-T"].append(text_similarity(clip, made, prompt))
+                bar.update()
+            found[method] = {name: np.stack(values) for name, values in rows.items()}
+    return found
+
+
+def table_a2(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, Entry]]:
+    """Return each method's means of `measured` with 95 % intervals, of a bootstrap over the pairs."""
+    return {
+        method: {
+            name: Entry(float(values.mean()), *bootstrap(values.mean(1))) for name, values in rows.items()
+        }
+        for method, rows in found.items()
+    }

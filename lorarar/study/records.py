@@ -1,0 +1,131 @@
+"""What is kept of a run in data/recorded, and read back from there."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lorarar.judging import Verdicts
+from lorarar.scales import Scale, data_folder
+from lorarar.shoebox import zoo
+from lorarar.study.cells import Setting, cell_of
+from lorarar.study.images import read_cell
+from lorarar.study.methods import METHODS
+from lorarar.study.samples import overview, samples, sheet
+from lorarar.study.tables import agreement, scoreboard
+from lorarar.study.verdicts import verdicts
+
+
+def record(
+    run: Setting, judges: Sequence[str], methods: Sequence[str] = tuple(METHODS), name: str | None = None
+) -> Path:
+    """Write a run's verdicts, tables and sample sheet to ``data/recorded/<name>.json`` and ``.png``.
+
+    The verdicts are written as a string of 0 and 1 for each pair, so that a chapter can make every table anew
+    (`from_record`). The first judge chooses the samples.
+
+    Args:
+        run: the setting; all of its images must have been judged.
+        judges: the names under which `judged` has kept verdicts.
+        methods: those to record.
+        name: of the record; None takes ``experiment_SPLIT``, with the scale's name unless it is shoebox.
+
+    Raises:
+        ValueError: images or verdicts are missing.
+    """
+    from lorarar.book import inside, save_recorded
+
+    if name is None:
+        name = record_name(run.scale, f"experiment_{run.split}")
+    found = {judge: verdicts(run, judge, methods) for judge in judges}
+    seconds = {
+        method: [read_cell(cell_of(run, method, pair))[0]["seconds"] for pair in run.pairs]
+        for method in methods
+    }
+    first = found[judges[0]]
+    ours = {m: first[m] for m in ("lorarar", "ziplora") if m in first} or first
+    rows = samples(ours, len(run.subjects))
+    values = {
+        "split": run.split,
+        "subjects": list(run.subjects),
+        "styles": list(run.styles),
+        "seeds": run.seeds,
+        "methods": list(methods),
+        "verdicts": {
+            judge: {
+                method: {axis: _written(getattr(said, axis)) for axis in ("subject", "style")}
+                for method, said in by_method.items()
+            }
+            for judge, by_method in found.items()
+        },
+        "tables": {judge: scoreboard(by_method) for judge, by_method in found.items()},
+        "agreement": {
+            f"{one}, {other}": agreement(found[one], found[other])
+            for i, one in enumerate(judges)
+            for other in judges[i + 1 :]
+        },
+        "seconds while the images were made": {m: statistics.median(s) for m, s in seconds.items()},
+        "samples": [vars(row) for row in rows],
+    }
+    decided = [zoo.file_of(name, run.loras) for name in (*run.subjects, *run.styles)]
+    decided += [run.hypernetwork] if run.hypernetwork.is_file() else []
+    decided += sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))
+    path = save_recorded(
+        name,
+        values,
+        command=f"{record_command('record', run)} --judges {' '.join(judges)}",
+        seed=run.seed,
+        scale=run.scale.name,
+        inputs=inside(decided),
+    )
+    if rows:
+        shown = sheet(run, rows)  # (rows, 3, h, w, 3)
+        pixels = shown.swapaxes(1, 2).reshape(shown.shape[0] * shown.shape[2], -1, 3)
+        _save_png(path.with_name(f"{name}_samples.png"), pixels)
+    shown = overview(run, methods)
+    pixels = shown.swapaxes(1, 2).reshape(shown.shape[0] * shown.shape[2], -1, 3)
+    _save_png(path.with_suffix(".png"), pixels)
+    return path
+
+
+def record_name(scale: Scale, name: str) -> str:
+    """Return what a record is called at a scale: the shoebox's have plain names."""
+    return name if scale.name == "shoebox" else f"{name}_{scale.name}"
+
+
+def record_command(step: str, run: Setting) -> str:
+    """Return the command that makes a record anew."""
+    return f"python -m lorarar.study {step} --split {run.split} --scale {run.scale.name}"
+
+
+def _save_png(path: Path, pixels: np.ndarray) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
+    os.replace(aside, path)
+
+
+def _written(verdicts: np.ndarray) -> list[str]:
+    return ["".join(str(int(yes)) for yes in row) for row in verdicts]
+
+
+def from_record(values: Mapping[str, Any], judge: str) -> dict[str, Verdicts]:
+    """Return the verdicts of a record (`record`, `lorarar.book.recorded`): {method: Verdicts}.
+
+    Raises ValueError if that judge's are not in it.
+    """
+    if judge not in values["verdicts"]:
+        raise ValueError(f"no verdicts of {judge}: there are {', '.join(values['verdicts'])}")
+    found = {}
+    for method, sides in values["verdicts"][judge].items():
+        subject, style = (
+            np.array([[letter == "1" for letter in row] for row in sides[axis]])
+            for axis in ("subject", "style")
+        )
+        found[method] = Verdicts(subject, style, subject & style)
+    return found

@@ -1,0 +1,54 @@
+"""Which hypernetwork? Candidates compared on the validation pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lorarar.hypernet import Hypernetwork
+from lorarar.judging import difference
+from lorarar.pipelines import load_pipeline
+from lorarar.study.cells import Setting
+from lorarar.study.images import file_hash, images
+from lorarar.study.tables import scoreboard
+from lorarar.study.verdicts import Judge, judged
+
+
+def tuned(run: Setting, by: Judge, networks: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Make and judge LoRA.rar's images with each of several hypernetworks, to choose one of them.
+
+    Args:
+        run: the setting, on validation; each network's cells lie in ``run.out/tuning/<its name>``.
+        by: who judges.
+        networks: files of `lorarar train-hypernetwork`.
+
+    Returns:
+        {file's name: {"recipe": how it was trained, "sha256", the entries of `scoreboard`, and "ahead": by
+        how much its average case is ahead of the first network's, pair by pair}}.
+
+    Raises:
+        ValueError: the split is test, on which nothing is chosen; or two files have one name, or one is no
+            hypernetwork.
+    """
+    if run.split == "test":
+        raise ValueError("a hypernetwork is chosen on validation, never on test")
+    if len({path.stem for path in networks}) < len(networks):
+        raise ValueError("give each hypernetwork's file a name of its own")
+    recipes = {path: Hypernetwork.load(path).metadata.get("lorarar_training", "{}") for path in networks}
+    pipe = load_pipeline(run.scale, run.device)
+    found, first = {}, None
+    for path, recipe in recipes.items():
+        own = replace(run, hypernetwork=path, out=run.out / "tuning" / path.stem)
+        images(own, ["lorarar"], pipe=pipe)
+        said = judged(own, by, ["lorarar"])
+        first = first or said["lorarar"]
+        found[path.stem] = {
+            "recipe": json.loads(recipe),
+            "sha256": file_hash(path),
+            **scoreboard(said)["lorarar"],
+            "ahead": difference(said["lorarar"].right, first.right),
+        }
+    return found

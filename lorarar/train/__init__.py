@@ -1,0 +1,20 @@
+"""Training: LoRAs by DreamBooth, ZipLoRA's coefficients, LoRA.rar's hypernetwork."""
+
+from lorarar.train.adapters import Trained, read_list, read_trained
+from lorarar.train.dreambooth import train_lora
+from lorarar.train.hypernetwork import train_hypernetwork
+from lorarar.train.objective import merging_loss, similarity
+from lorarar.train.pictures import read_captions
+from lorarar.train.ziplora import optimise
+
+__all__ = [
+    "Trained",
+    "merging_loss",
+    "optimise",
+    "read_captions",
+    "read_list",
+    "read_trained",
+    "similarity",
+    "train_hypernetwork",
+    "train_lora",
+]
