@@ -1,6 +1,7 @@
 """The wheel, installed where there is nothing but what its base dependencies ask for."""
 
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -39,8 +40,12 @@ def closure(names):
 def python(tmp_path_factory):
     """The interpreter of an environment with the wheel and links to its base dependencies alone."""
     folder = tmp_path_factory.mktemp("wheel")
+    (folder / "source").mkdir()
+    for name in ("lorarar", "pyproject.toml", "README.md", "LICENSE"):  # a copy, for setuptools builds in place
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / "source" / name)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "--wheel-dir", folder, ROOT], check=True)
+    subprocess.run([*build, "--wheel-dir", folder, folder / "source"], check=True)
     (wheel,) = folder.glob("lorarar-*.whl")
     venv.create(folder / "env", with_pip=False)
     (site,) = (folder / "env" / "lib").glob("python*/site-packages")

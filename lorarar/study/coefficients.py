@@ -72,7 +72,7 @@ def layer_means(gates: Gates, layers: Iterable[str]) -> dict[str, tuple[Tensor, 
 
 
 def one_level(gates: Gates, layers: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the coefficients, those of some layers replaced by one number a side, the mean over all columns."""
+    """Return the coefficients, those of some layers replaced by one mean a side, over all columns."""
     levels = [float(torch.cat([gates[layer][side] for layer in layers]).mean()) for side in (0, 1)]
     flat = {
         layer: tuple(torch.full_like(m, level) for m, level in zip(gates[layer], levels, strict=True))

@@ -1,9 +1,9 @@
 """The ladder of rivals: what must be known to merge as well as a hypernetwork does?
 
-Each rung knows more than the one below, and ρ (`lorarar.study.ruler`) says what that is worth: one number for
-everything or one for the parts that are predicted; the network's mean answers over its training pairs, by layer, then by layer and column, which a
-table could hold; its answers to other pairs; the means of its answers to this pair; its answers to this pair,
-column by column; and last ZipLoRA's optimum, which is no prediction. `ablation` takes coefficients away.
+Each rung knows more than the one below, and ρ (`lorarar.study.ruler`) says what that is worth: constants; the
+network's mean answers over its training pairs, by layer, then by layer and column, which a table could hold;
+its answers to other pairs; the means of its answers to this pair; its answers to this pair, column by column;
+and last ZipLoRA's optimum, which is no prediction. `ablation` takes coefficients away instead.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lorarar.experiment import Task, hypernetwork_of, make, setting
 from lorarar.hypernet import PARTS, Hypernetwork, layers_of
 from lorarar.lora import LoRA, load_coefficients
 from lorarar.merging import Gates
-from lorarar.models import find_scale, load_pipeline
-from lorarar.rar import sample_pairs
-from lorarar.shoebox import styles, subjects, zoo
+from lorarar.pipelines import load_pipeline
+from lorarar.scales import find_scale
+from lorarar.shoebox import zoo
+from lorarar.shoebox.world import styles, subjects
 from lorarar.study import coefficients as co
+from lorarar.study.cells import hypernetwork_of, setting
+from lorarar.study.methods import make
 from lorarar.study.ruler import Pair, Ruler, ruler
+from lorarar.study.training import Task
+from lorarar.train.hypernetwork import sample_pairs
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -60,6 +64,12 @@ class Reader:
         """Return the coefficients that it predicts for a pair, completed by the other layers' constant."""
         content, style = (self.ruler.side(name).lora for name in pair)
         return co.complete(content, self.network.coefficients(content, style, self.parts), self.rest)
+
+
+def mean_rho(measure: Ruler, network: Hypernetwork, pairs: Sequence[Pair]) -> float:
+    """Return the mean ρ of a hypernetwork's merges of some pairs."""
+    read = Reader(network, measure)
+    return float(np.mean([measure.rho(pair, read(pair)) for pair in pairs]))
 
 
 def training_pairs(network: Hypernetwork) -> list[Pair]:
@@ -160,15 +170,15 @@ def ablation(
         }
 
 
-KNOWN = 8
+KNOWN = 4
 """How many training pairs the recorded ladder has; no LoRA is in two of them."""
 
 
 def measure(scale: str = "shoebox", *, seed: int = 0, progress: bool = True) -> dict[str, Any]:
     """Measure ladder and ablation of a scale's hypernetwork, on training pairs and all validation pairs.
 
-    ZipLoRA's coefficients are kept as those of the experiment (`lorarar.experiment.make`), so that the run can
-    be stopped and goes on where it was.
+    ZipLoRA's coefficients are kept as those of the experiment (`lorarar.study.methods.make`): the run can be
+    stopped and goes on where it was.
 
     Returns:
         {"pairs", "ladder": {kind: …}, "ablation"}, kinds being "known" and "new"; see `ladder`, `ablation`.
@@ -186,19 +196,3 @@ def measure(scale: str = "shoebox", *, seed: int = 0, progress: bool = True) -> 
         found[kind] = ladder(pipe, network, some, optima, progress=progress)
     taken = ablation(pipe, network, pairs["new"], progress=progress)
     return {"pairs": pairs, "ladder": found, "ablation": taken}
-
-
-def crossed(
-    values: np.ndarray, resamples: int = 10_000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """Return the mean of values (subjects, styles) and the ends of its bootstrap interval.
-
-    Pairs that share a LoRA are alike, so subjects and styles are drawn with replacement, each by itself, not
-    pairs (the "pigeonhole bootstrap", Owen 2007, which errs to the wide side).
-    """
-    values = np.asarray(values, float)
-    generator, (n, m) = np.random.default_rng(seed), values.shape
-    rows = generator.integers(n, size=(resamples, n, 1))
-    columns = generator.integers(m, size=(resamples, 1, m))
-    low, high = np.quantile(values[rows, columns].mean((1, 2)), [(1 - level) / 2, (1 + level) / 2])
-    return float(values.mean()), float(low), float(high)

@@ -3,8 +3,8 @@
     ρ = (content + style term of the merging loss, with the merge) / (the same, without any LoRA).
 
 Zero is a merge that answers as each LoRA alone would on its own pictures; one is as good as no LoRA. The
-terms are those of ZipLoRA's eq. 4 (`lorarar.objective.merging_loss`), measured on *probes*: pictures of the
-LoRA's training set with noise and timesteps that depend on the LoRA's name alone, on which nothing is trained.
+terms are those of ZipLoRA's eq. 4 (`lorarar.train.merging_loss`), measured on *probes*: pictures of the
+LoRA's training set with noise and timesteps that depend on the LoRA's name alone; nothing is trained on them.
 So the same pair and the same coefficients have one ρ, wherever it is measured.
 """
 
@@ -17,13 +17,16 @@ from zlib import crc32
 
 import torch
 
-from lorarar.dreambooth import Batch
-from lorarar.experiment import with_pictures
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import LoRA
 from lorarar.merging import Gates
-from lorarar.objective import Gated, Trained, Update, joined, merging_loss, placed, predict, teach, updates
+from lorarar.scales import Scale
 from lorarar.shoebox import zoo
+from lorarar.study.training import with_pictures
+from lorarar.train import Trained, merging_loss
+from lorarar.train.denoising import Batch
+from lorarar.train.gates import Gated, Update, placed, updates
+from lorarar.train.objective import joined, predict, teach
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -67,7 +70,7 @@ class Ruler:
     def side(self, name: str) -> Trained:
         """Return a LoRA with the pictures it was trained on."""
         if name not in self._sides:
-            self._sides[name] = with_pictures(name, zoo.load(name, self.pipe.scale))
+            self._sides[name] = side_of(name, self.pipe.scale)
         return self._sides[name]
 
     def probes(self, name: str) -> Batch:
@@ -109,6 +112,11 @@ class Ruler:
     def _squares(self, batch: Batch) -> torch.Tensor:
         # The target of a probe is what its own LoRA answers.
         return (predict(self.pipe.unet, batch) - batch.target).square().mean((1, 2, 3))
+
+
+def side_of(name: str, scale: str | Scale = "shoebox") -> Trained:
+    """Return a LoRA of the zoo with the pictures and captions it was trained on."""
+    return with_pictures(name, zoo.load(name, scale))
 
 
 @contextmanager

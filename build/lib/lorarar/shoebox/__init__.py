@@ -1,1 +1,0 @@
-"""The shoebox: a drawn world and miniatures of SDXL, CLIP and the judges trained on it."""
