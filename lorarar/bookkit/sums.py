@@ -9,7 +9,7 @@ import numpy as np
 from lorarar import merge
 from lorarar.bookkit import board as boards
 from lorarar.bookkit import records
-from lorarar.models import generate, loaded
+from lorarar.pipelines import generate, loaded
 from lorarar.shoebox import zoo
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from diffusers import DiffusionPipeline
 
-    from lorarar.shoebox.critic import Critic
+    from lorarar.shoebox.models.critic import Critic
 
 Weights = tuple[float, float]
 FULL, EVEN, SUBJECT_FIRST, STYLE_FIRST = (1.0, 1.0), (0.7, 0.7), (1.0, 0.5), (0.5, 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorarar.judge import Entry
+from lorarar.judging import Entry
 from lorarar.lora import LoRA, delta_weight
 from lorarar.study.statistics import rank_correlation
 

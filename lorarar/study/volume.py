@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lorarar import merge
-from lorarar.experiment import METHODS
 from lorarar.lora import LoRA, delta_weight
+from lorarar.study.methods import METHODS
 from lorarar.study.ruler import Error
 
 Errors = Mapping[tuple[str, float], Sequence[Error]]

@@ -35,8 +35,9 @@ from lorarar.bookkit.sums import (
     sums,
 )
 from lorarar.bookkit.tables import table
-from lorarar.judge import Entry
-from lorarar.shoebox import styles, subjects, zoo
+from lorarar.judging import Entry
+from lorarar.shoebox import zoo
+from lorarar.shoebox.world import styles, subjects
 from lorarar.study import interference, statistics
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
     from torch import Tensor
 
-    from lorarar.shoebox.critic import Critic
+    from lorarar.shoebox.models.critic import Critic
     from lorarar.study.ruler import Error
 
 SUMS = {"direct": FULL, "even": EVEN, "subject_first": SUBJECT_FIRST, "style_first": STYLE_FIRST}

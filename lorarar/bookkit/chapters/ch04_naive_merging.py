@@ -16,12 +16,14 @@ from lorarar.bookkit import figures, sums
 from lorarar.bookkit.claims import NOT_AT_THIS_SCALE, Claim, sign_verdict, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import DIVERGING, GREY, INK, OTHER, STYLE, WIDTH, framed, hue_of, name_of
-from lorarar.experiment import find_judge, slug
-from lorarar.judge import Entry
+from lorarar.judging import Entry
 from lorarar.lora import LoRA, delta_weight
-from lorarar.models import find_scale, generate, loaded
+from lorarar.pipelines import generate, loaded
+from lorarar.scales import find_scale
 from lorarar.shoebox import zoo
 from lorarar.study import interference, statistics
+from lorarar.study.training import slug
+from lorarar.study.verdicts import find_judge
 from lorarar.study.volume import Errors, as_used, best, exact, means, norm_of
 
 if TYPE_CHECKING:
@@ -217,7 +219,8 @@ def statements(f: Facts) -> dict[str, bool]:
         "almost as large as the terms that belong together": 0.7 < f.cross_ties < 1,
         "does not move at all": f.spelled_update < 1e-4,
         "become another merge altogether": f.spelled_factors > 0.7,
-        "keeps nearly all of TIES and two thirds of DARE": f.left_ties_delta > 0.9 and 0.6 < f.left_dare_delta < 0.75,
+        "keeps nearly all of TIES and two thirds of DARE": f.left_ties_delta > 0.9
+        and 0.6 < f.left_dare_delta < 0.75,
     }
 
 
