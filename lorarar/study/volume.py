@@ -35,7 +35,8 @@ def exact(content: LoRA, style: LoRA, method: str, layer: str, seed: int = 0) ->
     """Return what a pruning method computes for a layer's ΔW, (out, in), not cut to a rank."""
     one = [LoRA({layer: lora[layer]}) for lora in (content, style)]
     rank = min(delta_weight(content[layer]).shape)
-    return delta_weight(merge(*one, method, density=0.5, seed=seed, rank=rank)[layer])
+    delta = delta_weight(merge(*one, method, density=0.5, seed=seed, rank=rank)[layer])
+    return torch.where(delta.abs() < 1e-5 * delta.abs().max(), 0.0, delta)  # factors round what was zero
 
 
 def moved(method: str, lora: LoRA, same: LoRA, other: LoRA) -> float:

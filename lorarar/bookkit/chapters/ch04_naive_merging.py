@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lorarar import load_lora
+from lorarar import load_lora, merge
 from lorarar.bookkit import board as boards
 from lorarar.bookkit import figures, sums
 from lorarar.bookkit.claims import NOT_AT_THIS_SCALE, Claim, sign_verdict, verdict
@@ -22,9 +23,10 @@ from lorarar.pipelines import generate, loaded
 from lorarar.scales import find_scale
 from lorarar.shoebox import zoo
 from lorarar.study import interference, statistics
+from lorarar.study.ruler import ruler
 from lorarar.study.training import slug
 from lorarar.study.verdicts import find_judge
-from lorarar.study.volume import Errors, as_used, best, exact, means, norm_of
+from lorarar.study.volume import Errors, as_used, best, exact, louder, means, norm_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -119,6 +121,19 @@ def compared(merged: Tensor, added: Tensor) -> str:
     zeros, loud = float((merged == 0).float().mean()), float(merged.norm() / added.norm())
     away = float((merged - added).norm() / added.norm())
     return f"{zeros:.0%} zeros, {loud:.0%} of the sum's norm, off the sum by {away:.0%}"
+
+
+def sweep(
+    pipe: DiffusionPipeline, pairs: Sequence[tuple[str, str]], few: Settings
+) -> dict[tuple[str, float], list[float]]:
+    """Measure ρ of TIES and DARE at volume 0.7 over the density: (method, density) → ρ of every pair."""
+    swept: dict[tuple[str, float], list[float]] = {}
+    with ruler(pipe, draws=few.draws) as measure:
+        for method, d, pair in product(("ties", "dare"), few.densities, pairs[:: few.step]):
+            two = (measure.side(name).lora for name in pair)
+            merged = louder(merge(*two, method, density=d), 0.7)
+            swept.setdefault((method, d), []).append(measure.merged(pair, merged).both)
+    return swept
 
 
 def again(pipe: DiffusionPipeline, scale: str, count: int) -> list[bool]:
