@@ -112,8 +112,8 @@ def test_the_best_volume_has_the_lowest_mean():
 
 
 def test_what_a_method_computes_before_it_is_cut_to_a_rank():
-    content, style = lora(1), lora(2)
+    content, style = lora(1, 2), lora(2, 2)
     exact = volume.exact(content, style, "ties", "unet.a")
     cut = delta_weight(merge(content, style, "ties")["unet.a"])
-    assert (exact == 0).any() and not (cut == 0).any()
-    assert torch.linalg.matrix_rank(exact) >= torch.linalg.matrix_rank(cut)
+    assert torch.linalg.matrix_rank(exact) > 4 == torch.linalg.matrix_rank(cut)
+    assert (exact == 0).sum() > 5 * (cut.abs() < 1e-4).sum()
