@@ -186,16 +186,16 @@ _SIDES = ("_on_subject", "_on_style")
 def statements(f: Facts) -> dict[str, bool]:
     """Return the findings of the prose, each by a fragment of it."""
     return {
-        "Each LoRA alone is right almost always": min(f.alone_subject, f.alone_style) > 0.9,
+        "Alone, each LoRA is almost always right": min(f.alone_subject, f.alone_style) > 0.9,
         "their plain sum seldom is": f.direct_both < 0.25 and f.direct_high < 0.5,
         "Turned down to 0.7, the same two files are right three times as often": (
             2.5 < f.even_both / max(f.direct_both, 1e-9) < 3.5
         ),
-        "the subject gains ten times what the style loses": 8 < f.subject_gain / max(f.style_loss, 1e-9) < 15,
+        "the subject gains far more than the style loses": f.subject_gain > 5 * f.style_loss > 0,
         "on the same pairs with the same noise": f.same_direct == 1,
         "That is level within the error": f.zip_lead_low < 0 < f.zip_lead_high,
         "LoRA.rar is right exactly as often as the sum at 0.7": abs(f.rar_lead) < 0.5,
-        "this is about half of what the critic grants true drawings": 0.4 < f.even_both / f.drawn_both < 0.6,
+        "this is about half of what true drawings get from the critic": 0.4 < f.even_both / f.drawn_both < 0.6,
         "the style's side has almost everything and the subject's almost nothing": (
             f.direct_style > 0.8 and f.direct_subject < 0.25
         ),
@@ -213,7 +213,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "three times as aligned as noise": 2.5 < f.cosine_pair / f.cosine_noise < 3.6,
         "no more aligned with each other than two styles are": f.cosine_pair < f.cosine_styles + 0.01,
         "We see no sign of it": f.align_low < 0 < f.align_high and abs(f.align) < 0.3,
-        "three quarters of the norm": 0.65 < f.cross_error < 0.85,
+        "They are not small": f.cross_error > 0.3,
     }
 
 
