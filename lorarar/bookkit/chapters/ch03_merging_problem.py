@@ -195,7 +195,9 @@ def statements(f: Facts) -> dict[str, bool]:
         "on the same pairs with the same noise": f.same_direct == 1,
         "That is level within the error": f.zip_lead_low < 0 < f.zip_lead_high,
         "LoRA.rar is right exactly as often as the sum at 0.7": abs(f.rar_lead) < 0.5,
-        "this is about half of what true drawings get from the critic": 0.4 < f.even_both / f.drawn_both < 0.6,
+        "this is about half of what true drawings get from the critic": (
+            0.4 < f.even_both / f.drawn_both < 0.6
+        ),
         "the style's side has almost everything and the subject's almost nothing": (
             f.direct_style > 0.8 and f.direct_subject < 0.25
         ),
