@@ -232,7 +232,7 @@ def statements(f: Facts) -> dict[str, bool]:
             f.klora_subject > f.direct_subject and f.klora_style < f.direct_style
         ),
         "almost as large as the terms that belong together": 0.7 < f.cross_ties < 1,
-        "does not move at all": f.spelled_update < 1e-4,
+        "A merge of updates does not move": f.spelled_update < 0.005,
         "become another merge altogether": f.spelled_factors > 0.7,
         "keeps nearly all of TIES and two thirds of DARE": f.left_ties_delta > 0.9
         and 0.6 < f.left_dare_delta < 0.75,
