@@ -10,7 +10,7 @@ import torch
 
 from lorarar.bookkit import figures, records, sums
 from lorarar.bookkit.facts import Facts
-from lorarar.bookkit.style import DIRECT, GREY, INK, OTHER, SKY, STYLE, SUBJECT
+from lorarar.bookkit.style import DIRECT, GREY, INK, OTHER, SKY
 from lorarar.lora import LoRA, delta_weight, norm
 from lorarar.merging import METHODS as MERGING
 from lorarar.shoebox import zoo
@@ -189,18 +189,19 @@ def single_figure(single: Single) -> Figure:
     """Show ρ of one pruned LoRA over the density, a panel for each side."""
     figure, axes = figures.panels(2, 3.8, sharey=True)
     densities = sorted({d for _, _, d in single})
-    for ax, side, hue in zip(axes, sums.AXES, (SUBJECT, STYLE), strict=True):
+    for ax, side in zip(axes, sums.AXES, strict=True):
         figures.lines(
             densities,
             {kind: [min(single[side, kind, d], 1.5) for d in densities] for kind in KINDS},
             xlabel="density",
             ylabel="ρ" if side == "subject" else "",
             title=side,
-            colours={kind: hue if "size" in kind else GREY for kind in KINDS},
+            colours={kind: INK if "size" in kind else GREY for kind in KINDS},
             dashes={kind: "--" if "factors" in kind else "-" for kind in KINDS},
             legend=True,
             axes=ax,
         )
+        ax.set_xticks([0.1, 0.5, 1.0])
     figures.legend_below(figure)
     return figure
 
