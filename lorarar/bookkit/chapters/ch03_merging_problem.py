@@ -304,23 +304,21 @@ def trade_figure(scale: str, drawings: Mapping[str, float]) -> Figure:
     """Show weightings and rivals by the share with the right style and the share with the right subject."""
     points = {f"{c:g} / {s:g}": right for (c, s), right in sums(scale).items() if c and s}
     points |= {NAMES[m]: right for m, right in rivals(scale, RIVALS).items()}
-    places = {n: (float(r["style"].mean()), float(r["subject"].mean())) for n, r in points.items()}
+    places = {n: (100 * r["style"].mean(), 100 * r["subject"].mean()) for n, r in points.items()}
     singles = alone(scale)
-    places["each alone"] = singles["style"], singles["subject"]
-    places["true drawings"] = drawings["style"], drawings["subject"]
+    places["each alone"] = 100 * singles["style"], 100 * singles["subject"]
+    places["true drawings"] = 100 * drawings["style"], 100 * drawings["subject"]
     hues = dict.fromkeys(places, DIRECT) | {NAMES["ziplora"]: SUBJECT, NAMES["lorarar"]: MERGED}
     figure = figures.scatter(
         places,
-        xlabel="share with the right style",
-        ylabel="share with the right subject",
+        xlabel="style right, %",
+        ylabel="subject right, %",
         colours=hues | {"each alone": INK, "true drawings": GREY},
     )
     axes = figure.axes[0]
     for way, line in (((FULL, EVEN), "-"), ((SUBJECT_FIRST, EVEN, STYLE_FIRST), ":")):
         x, y = zip(*(places[f"{c:g} / {s:g}"] for c, s in way), strict=True)
         axes.plot(x, y, line, color=DIRECT, linewidth=1.5, alpha=0.6, zorder=0)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
     return figure
 
 
