@@ -15,6 +15,7 @@ from lorarar.lora import delta_weight
 from lorarar.merging import ziplora
 from lorarar.study import coefficients as co
 from lorarar.study.ladder import Reader, disjoint, groups, mean_rho
+from lorarar.study.predictions import looks, predict
 from lorarar.study.ruler import ruler
 from lorarar.train import Trained, merging_loss, train_hypernetwork
 from lorarar.train.gates import Gated, updates
@@ -181,3 +182,15 @@ def test_the_loop_of_chapter_6_is_the_packages(pipe, sides):
         scope["learn"](mine, [PAIR] * 3, lessons, update, sides)
     for ours, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(ours, other, atol=1e-5)
+
+
+def test_maps_of_what_the_shipped_network_predicts():
+    p = predict("shoebox", [("clock", "oil painting #1")])
+    shape = (2, len(p.blocks), len(p.kinds))
+    assert p.maps().shape == p.energy().shape == shape and not np.isnan(p.maps()).any()
+    assert p.spent(0, p.blocks) == pytest.approx(1) and p.kept(1, p.layers) > 0
+    assert all(
+        table.shape == (1, len(p.said[p.pairs[0]][k][0]))
+        for table, k in zip(p.tables(0), p.layers, strict=True)
+    )
+    assert looks(p, p.pairs).shape == (2, 3)

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
-from lorarar import Hypernetwork
 from lorarar.bookkit import style
-from lorarar.bookkit.claims import PARTLY, Claim, verdict
+from lorarar.bookkit.claims import Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import heat_maps, legend_below, panels
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
-from lorarar.hypernet import layers_of
-from lorarar.lora import LoRA, delta_weight
 from lorarar.merging import Gates
-from lorarar.shoebox import zoo
 from lorarar.shoebox.world import subjects
 from lorarar.study import coefficients as co
-from lorarar.study.cells import hypernetwork_of
-from lorarar.study.ladder import validation_pairs
+from lorarar.study.predictions import Predictions, looks
 from lorarar.study.statistics import crossed
 
 if TYPE_CHECKING:
@@ -89,84 +82,6 @@ def costs(scale: str = "shoebox") -> dict[str, dict[str, tuple[float, float, flo
     }
 
 
-# ---------------------------------------------------------------- what the network predicts
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a scale's hypernetwork predicts for some pairs.
-
-    ``loras`` by name, ``said`` by pair: layer → (m_c, m_s); ``layers`` in the order of the UNet.
-    """
-
-    network: Hypernetwork
-    loras: Mapping[str, LoRA]
-    said: Mapping[Pair, Gates]
-    layers: Sequence[str]
-
-    @property
-    def pairs(self) -> list[Pair]:
-        """The pairs."""
-        return list(self.said)
-
-    @property
-    def blocks(self) -> list[str]:
-        """Where attention stands in the UNet, from its input to its output."""
-        return list(dict.fromkeys(map(co.block_of, self.layers)))
-
-    @property
-    def kinds(self) -> list[str]:
-        """The predicted parts of attention."""
-        return [kind for kind in co.KINDS if kind in set(map(co.part_of, self.layers))]
-
-    def maps(self, pair: Pair | None = None) -> np.ndarray:
-        """Return the mean coefficients (2, blocks, parts) of a pair, or of all pairs together."""
-        pairs = self.pairs if pair is None else [pair]
-        return np.mean(
-            [[co.means(self.said[p], side, self.blocks, self.kinds) for side in (0, 1)] for p in pairs], 0
-        )
-
-    def tables(self, side: int) -> list[np.ndarray]:
-        """Return the coefficients of one side, (pairs, columns) for each layer."""
-        return [np.stack([self.said[p][k][side].double().numpy() for p in self.pairs]) for k in self.layers]
-
-    def kept(self, side: int, layers: Sequence[str]) -> float:
-        """Return the share of energy that one side keeps in some layers, the mean over the pairs."""
-        pairs = ((self.loras[pair[side]], gates) for pair, gates in self.said.items())
-        return float(np.mean([co.energy_kept(lora, gates, side, layers) for lora, gates in pairs]))
-
-    def energy(self) -> np.ndarray:
-        """Return the share of energy that is kept (2, blocks, parts), the mean over the pairs."""
-        kept = np.zeros((2, len(self.blocks), len(self.kinds)))
-        for layer in self.layers:
-            at = self.blocks.index(co.block_of(layer)), self.kinds.index(co.part_of(layer))
-            for side in (0, 1):
-                kept[side][at] = self.kept(side, [layer])
-        return kept
-
-
-def predict(scale: str = "shoebox", pairs: Sequence[Pair] | None = None) -> Predictions:
-    """Ask a scale's hypernetwork about pairs of the zoo; all validation pairs by default."""
-    network, pairs = Hypernetwork.load(hypernetwork_of(scale)), pairs or validation_pairs()
-    loras = {name: zoo.load(name, scale) for name in dict.fromkeys(n for pair in pairs for n in pair)}
-    parts = network.metadata["parts"].split(",")
-    with torch.no_grad():
-        said = {pair: network.coefficients(*(loras[name] for name in pair), parts) for pair in pairs}
-    layers = layers_of(loras[pairs[0][0]], parts)
-    return Predictions(network, loras, said, layers)
-
-
-def looks(p: Predictions, pairs: Sequence[Pair]) -> np.ndarray:
-    """Return rank correlations of coefficients with a column's properties, within layers: (2 sides, 3)."""
-    found = []
-    for pair in pairs:
-        content, style_lora = (p.loras[name] for name in pair)
-        for layer in p.layers:
-            known = [rankdata(v) for v in co.properties(content, style_lora, layer).values()]
-            found.append([[co.correlation(rankdata(m), v) for v in known] for m in p.said[pair][layer]])
-    return np.mean(found, 0)
-
-
 # ---------------------------------------------------------------- numbers of this run
 
 
@@ -205,6 +120,9 @@ def live(
         "mean_style": maps[1].mean(),
         "blocks_share": co.between_rows(maps[1] - maps[0]),
         "energy_inner": max(*place["down 2.0"], *place["mid"]),
+        "spent": min(p.spent(side, ("up 0.1", "up 1.0", "up 1.1")) for side in (0, 1)),
+        "last_subject": place["up 1.1"][0],
+        "last_style": place["up 1.1"][1],
         "peak_subject": energy[0, p.blocks.index("up 1.1"), p.kinds.index("cross query")],
         "peak_style": energy[1, p.blocks.index("up 0.1"), p.kinds.index("self output")],
         "negative": (every < 0).float().mean(),
@@ -245,6 +163,9 @@ def statements(facts: Facts) -> dict[str, bool]:
     f = facts
     return {
         "The network drops query and output of both LoRAs in the middle of the UNet": f.energy_inner < 0.1,
+        "spends them in three modules on the way up, of which the last goes mostly to the subject": f.spent
+        > 0.8
+        and f.last_subject > 2 * f.last_style,
         "rows differ from rows": f.blocks_share > 0.6,
         "and both are turned up there": f.peak_subject > 1 and f.peak_style > 1,
         "strong columns get the large coefficients": min(f.kept_subject, f.kept_style)
@@ -285,8 +206,8 @@ def claims(facts: Facts) -> list[Claim]:
             "columns_divided",
             "The similarity term makes subject and style use different columns",
             "ZipLoRA, eq. 4",
-            f"As predicted yes: the cosine of the two is {f.cosine:.2f}. As optimised hardly: it falls from 1 "
-            f"to {f.cosine_zip:.2f}.",
+            f"As predicted yes: the cosine of the two is {f.cosine:.2f}. As optimised hardly: it falls from "
+            f"1 to {f.cosine_zip:.2f}.",
             verdict(max(f.cosine, f.cosine_zip) <= 0.6, part=f.cosine <= 0.6),
         ),
         Claim(
