@@ -10,6 +10,7 @@ from tiny import tiny_pipeline
 
 from lorarar import Hypernetwork
 from lorarar.bookkit import sources
+from lorarar.bookkit.chapters.ch07_coefficients import places
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import delta_weight
 from lorarar.merging import ziplora
@@ -194,3 +195,19 @@ def test_maps_of_what_the_shipped_network_predicts():
         for table, k in zip(p.tables(0), p.layers, strict=True)
     )
     assert looks(p, p.pairs).shape == (2, 3)
+
+
+def test_the_control_of_chapter_7_computes_what_is_set():
+    p = predict("shoebox", [("clock", "oil painting #1"), ("dog #2", "3D rendering #2")])
+    live = places(p)
+    assert live.widget.children
+    before = live.image.value
+    assert live.text.value.startswith("up 1.1, cross output: 128 columns")
+    live.set(pair="clock + oil painting #1", block="mid", part="self query")
+    assert live.image.value != before and live.text.value.startswith("mid, self query: 192 columns")
+    mean = float(
+        p.said["clock", "oil painting #1"][next(k for k in p.layers if "mid" in k and "attn1.to_q" in k)][
+            0
+        ].mean()
+    )
+    assert f"mean {mean:.2f} for the subject" in live.text.value

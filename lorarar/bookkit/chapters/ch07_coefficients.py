@@ -11,6 +11,7 @@ import torch
 
 from lorarar.bookkit import style
 from lorarar.bookkit.claims import Claim, verdict
+from lorarar.bookkit.controls import Control
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import heat_maps, legend_below, panels
 from lorarar.bookkit.records import recorded as record
@@ -269,6 +270,19 @@ def place_figure(p: Predictions, pair: str, block: str, part: str) -> tuple[Figu
         f"{float(m_s.mean()):.2f} for the style; {kept[0]:.0%} and {kept[1]:.0%} of the energy is kept"
     )
     return figure, text
+
+
+def places(p: Predictions) -> Control:
+    """Return the chapter's control: pair × block × part, and the coefficients of the place."""
+    names = [" + ".join(pair) for pair in p.pairs]
+    return Control(
+        lambda pair, block, part: place_figure(p, pair, block, part),
+        {"pair": names, "block": p.blocks, "part": p.kinds},
+        frames={"pair": list(dict.fromkeys([names[0], names[-1]]))},  # a page has no room for all
+        start={"pair": names[-1], "block": p.blocks[-1], "part": p.kinds[-1]},
+        alt="For a pair, a block and a part of attention, the coefficients of its columns: a cloud of dots, "
+        "subject across and style up, and two histograms",
+    )
 
 
 REACH = (-0.75, 2.75)
