@@ -45,8 +45,6 @@ def recorded(scale: str = "shoebox") -> Facts:
         "rho": own.mean(),
         "rho_zip": best.mean(),
         "rho_added": rungs["LoRA.rar, key and value added"].mean(),
-        "rho_zip_kv": rungs["ZipLoRA, key and value ½"].mean(),
-        "rho_zip_qo": rungs["ZipLoRA, query and output ½"].mean(),
     }
     for name, values in {
         "columns": rungs["its layers' means"] - own,
@@ -58,10 +56,11 @@ def recorded(scale: str = "shoebox") -> Facts:
             f"cost_{name}{end}": v for end, v in zip(("", "_low", "_high"), crossed(values), strict=True)
         }
     single = {group: entry["one half"] for group, entry in costs(scale).items() if group != "everything"}
-    order = sorted(single, key=lambda group: -single[group][0])
-    facts["dearest"], facts["second"] = single[order[0]][0], single[order[1]][0]
-    facts |= {f"cost_{'_'.join(group.split())}": single[group][0] for group in single}
+    facts |= {f"cost_{group}": single[group][0] for group in ("down", "mid")}
     facts["sure"] = sum(low > 0 for _, low, _ in single.values())
+    for key, way in (("output", "one half"), ("columns", "layer means")):
+        ends = zip(("", "_low", "_high"), costs(scale)["cross output"][way], strict=True)
+        facts |= {f"cost_cross_{key}{end}": value for end, value in ends}
     return Facts(facts)
 
 
@@ -144,7 +143,7 @@ def live(
             f"agree_{key}": agreed[side][0],
             f"inside_{key}": agreed[side][1],
         }
-    facts |= {f"one_{name}": value for name, value in errors.items()}
+    facts |= {"one_rar": errors["rar"], "one_zip": errors["zip"]}
     for key, name in {
         "own": "predicted",
         "means": "layer means",
@@ -152,7 +151,8 @@ def live(
         "cross": "cross output ½",
     }.items():
         facts[f"seen_{key}"] = np.logical_and(*seen[name]).sum()
-        facts[f"moved_{key}"] = np.abs(rows[name].astype(int) - first).mean()
+        if name != "predicted":
+            facts[f"moved_{key}"] = np.abs(rows[name].astype(int) - first).mean()
     return Facts(facts)
 
 
@@ -167,6 +167,14 @@ def statements(facts: Facts) -> dict[str, bool]:
         "spends them in three modules on the way up, of which the last goes mostly to the subject": f.spent
         > 0.8
         and f.last_subject > 2 * f.last_style,
+        "Hardly anyone would notice if it did not": f.cost_half_low <= 0 <= f.cost_half_high,
+        "only the output of cross-attention clearly needs its coefficients": f.sure == 1
+        and f.cost_cross_output_low > 0,
+        "Both intervals hold zero": f.cost_half_low <= 0 and f.cost_columns_low <= 0 <= f.cost_columns_high,
+        "there the choice of columns is worth something": f.cost_cross_columns_low > 0,
+        "a layer's level without it next to nothing": f.cost_cross_columns > 0.7 * f.cost_cross_output,
+        "On the way down and in the middle nothing changes": max(abs(f.cost_down), abs(f.cost_mid)) < 0.002,
+        "the optimum's are far better": f.rho_zip < 0.5 * f.rho and f.one_zip < 0.5 * f.one_rar,
         "rows differ from rows": f.blocks_share > 0.6,
         "and both are turned up there": f.peak_subject > 1 and f.peak_style > 1,
         "strong columns get the large coefficients": min(f.kept_subject, f.kept_style)
@@ -184,9 +192,13 @@ def claims(facts: Facts) -> list[Claim]:
     """Return the papers' claims that the chapter examines."""
     f = facts
 
-    def ends(name: str) -> str:
-        return style.interval([f[f"{name}{end}"] for end in ("", "_low", "_high")], ".3f")
+    def ends(*values: float) -> str:
+        return style.interval(values, ".3f")
 
+    columns = ends(f.cost_columns, f.cost_columns_low, f.cost_columns_high)
+    cross = ends(f.cost_cross_columns, f.cost_cross_columns_low, f.cost_cross_columns_high)
+    key_value = ends(f.cost_zip_kv, f.cost_zip_kv_low, f.cost_zip_kv_high)
+    query_output = ends(f.cost_zip_qo, f.cost_zip_qo_low, f.cost_zip_qo_high)
     return [
         Claim(
             "layers_differ",
@@ -200,8 +212,9 @@ def claims(facts: Facts) -> list[Claim]:
             "columns_matter",
             "It takes a coefficient for each column, not one for each layer",
             "ZipLoRA, §4, as the reason for column-wise merging",
-            f"With the mean of each layer ρ grows by {ends('cost_columns')}, on {f.new_pairs} pairs",
-            verdict(f.cost_columns_low > 0, against=f.cost_columns_high < 0),
+            f"In the output of cross-attention, where the mean of each layer makes ρ grow by {cross}; for "
+            f"all predicted layers by {columns}, which holds zero",
+            verdict(f.cost_columns_low > 0, f.cost_cross_columns_low > 0, f.cost_columns_high < 0),
         ),
         Claim(
             "columns_divided",
@@ -226,8 +239,8 @@ def claims(facts: Facts) -> list[Claim]:
             "key_value",
             "Key and value need no coefficients of their own",
             "LoRA.rar predicts query and output only (Table A3)",
-            f"ZipLoRA's ρ grows by {ends('cost_zip_kv')} when its key and value are put to ½, without a new "
-            f"optimisation; with query and output put to ½ by {ends('cost_zip_qo')}",
+            f"ZipLoRA's ρ grows by {key_value} when its key and value are put to ½, without a new "
+            f"optimisation; with query and output put to ½ by {query_output}",
             verdict(f.cost_zip_kv_high < 0.01, against=f.cost_zip_kv_low > 0),
         ),
     ]
