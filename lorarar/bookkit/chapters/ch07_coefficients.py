@@ -252,7 +252,8 @@ def claims(facts: Facts) -> list[Claim]:
 def maps_figure(p: Predictions, maps: np.ndarray, form: str = ".2f") -> Figure:
     """Show numbers (2, blocks, parts), the subject's beside the style's."""
     parts = [kind.replace("output", "out") for kind in p.kinds]  # two panels have no room for more
-    return heat_maps(dict(zip(SIDES, maps, strict=True)), rows=p.blocks, columns=parts, form=form)
+    shown = np.round(maps, 2) + 0.0  # no minus before a zero
+    return heat_maps(dict(zip(SIDES, shown, strict=True)), rows=p.blocks, columns=parts, form=form)
 
 
 def place_figure(p: Predictions, pair: str, block: str, part: str) -> tuple[Figure, str]:
