@@ -12,7 +12,7 @@ from lorarar import Hypernetwork
 from lorarar.bookkit import sources
 from lorarar.bookkit.chapters.ch07_coefficients import places
 from lorarar.hypernet import PARTS, layers_of
-from lorarar.lora import delta_weight
+from lorarar.lora import LoRA, delta_weight
 from lorarar.merging import ziplora
 from lorarar.study import coefficients as co
 from lorarar.study.ladder import Reader, disjoint, groups, mean_rho
@@ -70,6 +70,14 @@ def test_rho_has_its_two_ends_and_is_the_same_for_a_merged_file(pipe, sides, gat
         assert measure.merged(PAIR, ziplora(content, style, gates)).both == pytest.approx(one, rel=1e-4)
     with ruler(pipe, draws=2, sides=sides) as again:
         assert again.rho(PAIR, gates) == one, "probes depend on the names alone"
+
+
+def test_rho_of_one_lora_is_its_side_of_a_merge(pipe, sides):
+    own, other = (sides[name].lora for name in PAIR)
+    with ruler(pipe, draws=2, sides=sides) as measure:
+        assert measure.alone("cat", other) == pytest.approx(measure.merged(PAIR, other).subject, rel=1e-4)
+        assert measure.alone("cat", own) == pytest.approx(0, abs=1e-6)
+        assert measure.alone("cat", LoRA({})) == pytest.approx(1)
 
 
 def test_replacements_leave_what_they_are_given(gates, sides):

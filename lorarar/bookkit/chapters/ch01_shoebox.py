@@ -253,18 +253,21 @@ def guidance_control(
         seeds: of the noises.
     """
     scales = sorted({w for _, w in known})
+    prompts = {words.removeprefix("a ").split(" in ")[0]: words for words in PROMPTS}
 
-    def show(prompt: str, guidance: float) -> tuple[np.ndarray, str]:
-        if (prompt, guidance) not in known:
-            known[prompt, guidance] = generate(pipe, prompt, list(seeds), guidance=guidance)
-        images = known[prompt, guidance]
-        near = clip.cosines(images, [prompt]).mean()
-        return np.concatenate(list(images), 1), f"Guidance {guidance:g}: nearness to the words {near:.2f}."
+    def show(thing: str, guidance: float) -> tuple[np.ndarray, str]:
+        words = prompts[thing]
+        if (words, guidance) not in known:
+            known[words, guidance] = generate(pipe, words, list(seeds), guidance=guidance)
+        images = known[words, guidance]
+        near = clip.cosines(images, [words]).mean()
+        return np.concatenate(list(images), 1), f"{words}, guidance {guidance:g}: nearness {near:.2f}"
 
     return Control(
         show,
-        {"prompt": PROMPTS, "guidance": sorted({*scales, 1.5, 2.5, 4, 6, 12})},
-        frames={"prompt": PROMPTS[:4], "guidance": scales},
-        start={"prompt": PROMPTS[0], "guidance": scales[1]},
+        {"thing": list(prompts), "guidance": sorted({*scales, 1.5, 2.5, 4, 6, 12})},
+        frames={"thing": list(prompts)[:4], "guidance": scales},
+        start={"thing": next(iter(prompts)), "guidance": scales[1]},
         alt="One picture for each seed, from the same noise at every scale; colours grow with it",
+        enlarge=4,
     )
