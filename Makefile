@@ -2,6 +2,7 @@
 # make test       all that must hold before a commit: lint, unit tests, chapters, a strict build
 # make lint       style, types of the core, spelling
 # make unit       the fast unit tests
+# make test-ui    the page in a browser (Chromium) and the judge's server, in an environment of their own
 # make fuzz       ten thousand random and damaged LoRA files
 # make format     bring the code into its format
 # make bench      time the merge at the size of SDXL
@@ -26,7 +27,7 @@ BIN := $(VENV)/bin/
 READY := $(VENV)/.installed
 endif
 
-.PHONY: book test lint unit chapters fuzz format bench notebooks ledger cover artefacts clean
+.PHONY: book test lint unit chapters test-ui fuzz format bench notebooks ledger cover artefacts clean
 
 # Small models gain nothing from a second thread, and two threads beside a busy core lose much: tests are two
 # processes of one thread each.
@@ -34,7 +35,7 @@ ALONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 TOGETHER := -n 2 --dist loadgroup
 
 book: $(READY)
-	$(BIN)python -m lorarar.bookkit build --scale $(SCALE)
+	$(BIN)python -m lorarar.cli book build --scale $(SCALE)
 
 test: lint
 	$(ALONE) $(BIN)python -m pytest $(TOGETHER) -m "not chapter"
@@ -43,7 +44,7 @@ test: lint
 # pytest executes every chapter at scale smoke, once; the strict build renders those very runs.
 chapters: $(READY)
 	$(ALONE) $(BIN)python -m pytest $(TOGETHER) -m chapter
-	$(BIN)python -m lorarar.bookkit build --scale smoke --strict
+	$(BIN)python -m lorarar.cli book build --scale smoke --strict
 
 lint: $(READY)
 	$(BIN)python -m ruff check
@@ -54,6 +55,12 @@ lint: $(READY)
 unit: $(READY)
 	$(ALONE) $(BIN)python -m pytest $(TOGETHER) -m "not chapter and not slow"
 
+# Gradio wants older versions than the pinned ones, so that it stands apart.
+test-ui:
+	$(PYTHON) -m venv .venv-ui
+	.venv-ui/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test-ui]'
+	$(ALONE) .venv-ui/bin/python -m pytest tests/test_ui.py tests/test_served.py tests/test_comfyui.py
+
 fuzz: $(READY)
 	$(BIN)python tests/fuzz.py
 
@@ -62,16 +69,16 @@ format: $(READY)
 	$(BIN)python -m ruff format
 
 bench: $(READY)
-	$(BIN)python -m lorarar.bench
+	$(BIN)python -m lorarar.cli bench
 
 notebooks: $(READY)
-	$(BIN)python -m lorarar.bookkit notebooks
+	$(BIN)python -m lorarar.cli book notebooks
 
 ledger: $(READY)
-	$(BIN)python -m lorarar.bookkit ledger --scale $(SCALE) $(CHAPTERS)
+	$(BIN)python -m lorarar.cli book ledger --scale $(SCALE) $(CHAPTERS)
 
 cover: $(READY)
-	$(BIN)python -m lorarar.bookkit cover
+	$(BIN)python -m lorarar.cli book cover
 
 # For example: make artefacts ARTEFACTS="zoo -n", or ARTEFACTS="--config scale=sdxl gpus=1".
 artefacts: $(READY)

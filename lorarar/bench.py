@@ -1,6 +1,6 @@
 """How fast, how lean: the merge at the size of SDXL, beside the ways it is done elsewhere, in one run.
 
-    python -m lorarar.bench            (make bench)
+    lorarar bench            (make bench)
 
 Two random rank-64 LoRAs in float16 on all 560 attention layers of SDXL, two files of 186 MB. Each row is a
 median of several runs, taken in turns with what it is compared to; CPU seconds, of all threads together,
@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -229,14 +229,14 @@ def peak_memory(content: Path, style: Path, hypernetwork: Path, out: Path) -> tu
     return before, after
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m lorarar.bench", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="lorarar bench", description=__doc__.split("\n")[0])
     parser.add_argument("--rank", type=int, default=64, help="of both LoRAs; default: 64")
     parser.add_argument("--repeat", type=int, default=5, help="runs behind each median; default: 5")
     parser.add_argument("--quick", action="store_true", help="an eighth of SDXL, one run each: a smoke test")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     repeat = 1 if options.quick else options.repeat
     layers = shapes(1 if options.quick else None)
     content, style = (adapter(seed, options.rank, layers) for seed in (1, 2))

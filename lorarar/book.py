@@ -13,12 +13,12 @@ from typing import Any
 from lorarar.bookkit.__main__ import main as main
 from lorarar.bookkit.exercises import attempt as attempt
 from lorarar.bookkit.facts import glue
-from lorarar.bookkit.records import inside as inside
 from lorarar.bookkit.records import provenance as provenance
-from lorarar.bookkit.records import recorded as recorded
-from lorarar.bookkit.records import save_recorded as save_recorded
 from lorarar.bookkit.runs import status as status
 from lorarar.bookkit.runs import versions as versions
+from lorarar.records import inside as inside
+from lorarar.records import recorded as recorded
+from lorarar.records import save_recorded as save_recorded
 
 VERDICTS = ("reproduced", "partly", "not at this scale")
 

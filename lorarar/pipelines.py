@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lorarar.scales import MODEL_ID, SCALES, Scale, local
+from lorarar.scales import DATA, MODEL_ID, SCALES, Scale, local
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -90,7 +90,7 @@ def load_pipeline(source: str | Path | Scale, device: str | torch.device | None 
     base = str(source) if scale is None else scale.base
     place = local(base) if scale else Path(base)
     if not place.is_dir() and (base.startswith("data/") or not MODEL_ID.fullmatch(base)):
-        wanted = "LORARAR_DATA to name the data folder" if scale else "a folder, a scale or a hub's model id"
+        wanted = f"LORARAR_DATA to name {DATA}" if scale else "a folder, a scale or a hub's model id"
         raise ValueError(f"no model folder {place}: expected {wanted}")
     if place.is_dir() and not (place / "model_index.json").is_file():
         raise ValueError(f"{place} is not a diffusers pipeline: it has no model_index.json")

@@ -7,31 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a LoRA is trained: the arguments of `lorarar.train.train_lora` that depend on the scale.
-
-    ``warmup`` counts the steps over which the learning rate rises from zero; ``decay`` is the share of the
-    steps, at the end, over which it falls to zero. Both are linear.
-    """
-
-    rank: int = 64
-    steps: int = 1000
-    learning_rate: float = 5e-5
-    batch_size: int = 1
-    warmup: int = 0
-    decay: float = 0.0
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How merger coefficients are found; ``similarity`` is λ, the weight of the loss's similarity term."""
-
-    steps: int
-    learning_rate: float = 0.01
-    similarity: float = 0.01
-    batch_size: int = 1
+from lorarar.options import LoraRecipe, MergerRecipe
 
 
 @dataclass(frozen=True)
@@ -53,10 +29,10 @@ class Scale:
     guidance: float = 5.0
     dtype: str = "float16"
     variant: str | None = None
-    content: Recipe = field(default_factory=Recipe)
-    style: Recipe = field(default_factory=Recipe)
-    ziplora: Fit = field(default_factory=lambda: Fit(steps=100))
-    hypernetwork: Fit = field(default_factory=lambda: Fit(steps=5000))
+    content: LoraRecipe = field(default_factory=LoraRecipe)
+    style: LoraRecipe = field(default_factory=LoraRecipe)
+    ziplora: MergerRecipe = field(default_factory=lambda: MergerRecipe(steps=100))
+    hypernetwork: MergerRecipe = field(default_factory=lambda: MergerRecipe(steps=5000))
     hypernetwork_pairs: int = 100
     gradient_checkpointing: bool = False
     judge: str = "FuryMartin/llava-critic-7b-hf"
@@ -64,10 +40,9 @@ class Scale:
     dino: str = "facebook/dino-vits16"
 
 
-_SHOEBOX = Recipe(rank=8, steps=250, learning_rate=1e-3, batch_size=4, warmup=20, decay=0.3)
+_SHOEBOX = LoraRecipe(rank=8, steps=250, learning_rate=1e-3, batch_size=4, warmup=20, decay=0.3)
 _SHOEBOX_STYLE = replace(_SHOEBOX, steps=500)  # a style is harder to learn than a thing
-_EYES = {name: f"data/shoebox/{name}" for name in ("judge", "clip", "dino")}
-_SMOKE = Recipe(rank=4, steps=4, learning_rate=1e-3, batch_size=2)
+_SMOKE = LoraRecipe(rank=4, steps=4, learning_rate=1e-3, batch_size=2)
 
 # sdxl, koala and sd15 follow the papers' supplements (LoRA.rar §A1.3, ZipLoRA §1): rank 64, 1000 steps of one
 # image, learning rate 5e-5, λ 0.01, ZipLoRA 100 steps, the hypernetwork 5000 steps over 100 pairs, 50
@@ -84,10 +59,12 @@ SCALES: dict[str, Scale] = {
             dtype="float32",
             content=_SMOKE,
             style=_SMOKE,
-            ziplora=Fit(steps=2, batch_size=2),
-            hypernetwork=Fit(steps=4, batch_size=2),
+            ziplora=MergerRecipe(steps=2, batch_size=2),
+            hypernetwork=MergerRecipe(steps=4, batch_size=2),
             hypernetwork_pairs=2,
-            **_EYES,
+            judge="data/shoebox/judge",
+            clip="data/shoebox/clip",
+            dino="data/shoebox/dino",
         ),
         Scale(
             name="shoebox",
@@ -98,9 +75,11 @@ SCALES: dict[str, Scale] = {
             dtype="float32",
             content=_SHOEBOX,
             style=_SHOEBOX_STYLE,
-            ziplora=Fit(steps=100, batch_size=4),
-            hypernetwork=Fit(steps=5000),
-            **_EYES,
+            ziplora=MergerRecipe(steps=100, batch_size=4),
+            hypernetwork=MergerRecipe(steps=5000),
+            judge="data/shoebox/judge",
+            clip="data/shoebox/clip",
+            dino="data/shoebox/dino",
         ),
         Scale(
             name="sdxl",
@@ -127,6 +106,13 @@ SCALES: dict[str, Scale] = {
 
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, as on the Hugging Face hub
+
+
+DATA = (
+    "the folder data of a checkout (the package alone has no models: "
+    "`git clone --depth 1 https://github.com/lorarar/lorarar`)"
+)
+"""What to do where the shoebox's models are missing, for an error's one line."""
 
 
 def data_folder() -> Path:

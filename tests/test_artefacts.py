@@ -107,7 +107,7 @@ def test_asked_to_stop_it_stops_the_command(data, tmp_path):
     # Many short sleeps: a signal just before a long one is seen only after it.
     code += "for _ in range(600): time.sleep(0.1)"
     process = subprocess.Popen(
-        [sys.executable, "-m", "lorarar.study.provenance", "run", "one.txt", "--", "python", "-c", code],
+        [sys.executable, "-m", "lorarar.cli", "manifest", "run", "one.txt", "--", "python", "-c", code],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
@@ -232,7 +232,7 @@ def test_a_killed_run_goes_on_and_ends_in_a_manifest(place):
     assert path.is_file()
     environment = {**os.environ, "LORARAR_DATA": str(place / "data"), "PYTHONPATH": str(ROOT)}
     for step in ("gather", "check"):
-        command = [sys.executable, "-m", "lorarar.study.provenance", step]
+        command = [sys.executable, "-m", "lorarar.cli", "manifest", step]
         assert subprocess.run(command, cwd=place, env=environment).returncode == 0
     found = json.loads((place / "data" / "manifest.json").read_text())["artefacts"]
     assert list(found) == ["loras/subjects/dog-2.safetensors"]

@@ -11,6 +11,7 @@ from lorarar.bookkit import claims, exercises, facts, ledger, records, runs, sou
 from lorarar.bookkit.__main__ import main
 from lorarar.bookkit.controls import Control
 from lorarar.bookkit.tables import table
+from lorarar.records import save_recorded
 
 # ---------------------------------------------------------------- facts and statements
 
@@ -47,15 +48,20 @@ def test_published_facts_are_read_back_from_a_run(tmp_path):
     assert ledger.values(tmp_path / "x.ipynb") == {"gain": 0.25, "pairs": 12}
 
 
-def test_what_does_not_hold_stops_the_making_of_the_book_and_no_reader(monkeypatch, capsys):
-    said = {"the sum loses": False, "the merge wins": True}
-    monkeypatch.setenv("LORARAR_RUN", "shoebox")
-    with pytest.raises(AssertionError, match="rewrite what no longer holds:\n- the sum"):
-        facts.hold(said)
-    facts.hold(said, scale="smoke")
-    facts.hold({"the merge wins": True})
+def test_sentences_that_do_not_hold_are_named_and_stay_in_the_run(tmp_path, monkeypatch, capsys):
+    import nbformat
+    from nbclient import NotebookClient
+    from nbformat import v4
+
+    code = "from lorarar.bookkit.facts import hold\nhold({'the sum loses': False, 'it wins': True})"
+    for scale, left in (("shoebox", ["the sum loses"]), ("smoke", [])):
+        monkeypatch.setenv("LORARAR_RUN", scale)
+        notebook = v4.new_notebook(cells=[v4.new_code_cell(code)])
+        NotebookClient(notebook, kernel_name="python3").execute()
+        nbformat.write(notebook, tmp_path / "x.ipynb")
+        assert facts.broken(tmp_path / "x.ipynb") == left
+        assert "1 of 2 sentences do not hold" in notebook.cells[0].outputs[0]["data"]["text/html"]
     monkeypatch.delenv("LORARAR_RUN")
-    facts.hold(said)
     facts.hold({"the merge wins": True})
     assert "All 1 sentences" in capsys.readouterr().out
 
@@ -181,7 +187,7 @@ def test_a_run_is_stale_once_code_or_data_or_scale_change(tmp_path, monkeypatch)
 
 def test_recorded_runs_keep_their_provenance(tmp_path, monkeypatch):
     monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
-    records.save_recorded(
+    save_recorded(
         "scores", {"direct": 0.5}, command="make scores", seed=3, scale="shoebox", inputs=["pyproject.toml"]
     )
     found = records.recorded("scores")
@@ -199,7 +205,7 @@ def test_provenance_counts_the_files_of_a_large_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
     ledgers = sorted(f"tests/ledger/{path.name}" for path in (sources.ROOT / "tests" / "ledger").iterdir())
     given = ["README.md", *ledgers]
-    records.save_recorded("many", {}, command="make many", seed=0, scale="smoke", inputs=given)
+    save_recorded("many", {}, command="make many", seed=0, scale="smoke", inputs=given)
     shown = records.provenance("many").data
     rows = dict(zip(shown["Recorded run"], shown["many"], strict=True))
     assert rows["inputs"] == f"README.md, tests/ledger/ ({len(ledgers)} files)"
@@ -292,3 +298,51 @@ def test_a_control_refuses_what_a_page_cannot_hold():
         Control(shade, {"red": range(50), "side": ["left", "both"]}, alt="red")
     with pytest.raises(ValueError, match="the control has no red = 3"):
         Control(shade, {"red": [0, 100], "side": ["left"]}, alt="red", start={"red": 3})
+
+
+def test_the_control_of_chapter_5_optimises_and_draws():
+    """Steps of ZipLoRA are set from code; picture and words follow; the start is the plain sum."""
+    from lorarar.bookkit.chapters import ch05_ziplora as ch05
+    from lorarar.bookkit.measure import load_pair
+    from lorarar.pipelines import load_pipeline
+    from lorarar.study.training import with_pictures
+    from lorarar.train import optimise
+
+    pipe = load_pipeline("smoke")
+    loras = load_pair(*ch05.PAIR, "smoke")
+    sides = [with_pictures(name, lora) for name, lora in zip(ch05.PAIR, loras, strict=True)]
+
+    def fit(measure, steps):
+        return optimise(pipe, *sides, steps=steps, learning_rate=0.3, measure=measure, progress=False)[0]
+
+    live = ch05.control(pipe, *loras, fit, [0, 2], scale="smoke")
+    _ = live.widget
+    assert "mean coefficient" in live.text.value
+    after = picture_of(live)
+    live.set(steps=0)
+    before = picture_of(live)
+    wide = before.shape[1] // 4
+    assert (before[:, 2 * wide : 3 * wide] == before[:, 3 * wide :]).all()
+    assert (after[:, : 2 * wide] == before[:, : 2 * wide]).all() and (after != before).any()
+
+
+def test_a_quiz_hides_the_verdict_until_one_has_answered():
+    from lorarar.bookkit.quiz import Quiz
+
+    pictures = np.zeros((2, 4, 4, 3), np.uint8)
+    pictures[1] = 200
+    quiz = Quiz(pictures, ["subject", "style"], [[True, False], [True, True]], judge="MARS²", alt="a square")
+    _ = quiz.widget
+    first = quiz.image.value
+    quiz.inputs[1].value = "yes"
+    assert quiz.text.value == ""
+    quiz.button.click()
+    assert quiz.text.value == "MARS² said subject yes, style no. You agree in 1 of 2."
+    quiz.button.click()
+    assert quiz.image.value != first and quiz.text.value == ""
+    quiz.button.click()
+    assert quiz.text.value.endswith("You agree in 3 of 4.")
+    page = quiz._repr_html_()
+    assert page.count("<select>") == 2 and "data-quiz" in page
+    with pytest.raises(ValueError, match="verdicts of shape"):
+        Quiz(pictures, ["subject"], [[True, False], [True, True]], judge="MARS²", alt="a square")

@@ -417,7 +417,7 @@ def test_recipes_are_arguments(pipe):
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
         ({"learning_rate": 1e30, "steps": 3}, "training diverged"),
-        ({"decay": 1.5}, "decay between 0 and 1"),
+        ({"decay": 1.5}, "decay must lie between 0 and 1, but is 1.5"),
         ({"precision": "int4"}, "unknown precision"),
         ({"optimizer": "sgd"}, "unknown optimizer"),
         ({"class_prompt": "a dog", "class_images": 0}, "class_images must be at least 1"),

@@ -15,8 +15,9 @@ from lorarar.hypernet import Hypernetwork
 from lorarar.judging import Verdicts
 from lorarar.lora import delta_weight, load_coefficients, load_lora
 from lorarar.merging import ziplora
+from lorarar.options import LoraRecipe, MergerRecipe
 from lorarar.pipelines import generate, load_pipeline, loaded
-from lorarar.scales import SCALES, Fit, Recipe, Scale, data_folder
+from lorarar.scales import SCALES, Scale, data_folder
 from lorarar.shoebox import zoo
 from lorarar.shoebox.models.critic import Critic
 from lorarar.shoebox.models.examination import Case
@@ -43,8 +44,8 @@ QUICK = ["base", "direct", "k-lora"]
 
 @pytest.fixture(scope="module")
 def scale():
-    recipe = Recipe(rank=2, steps=2, learning_rate=3e-2, batch_size=2)
-    fit = Fit(steps=2, learning_rate=0.3, batch_size=2)
+    recipe = LoraRecipe(rank=2, steps=2, learning_rate=3e-2, batch_size=2)
+    fit = MergerRecipe(steps=2, learning_rate=0.3, batch_size=2)
     return Scale("tiny", "data/base", 32, 2, 2.0, "float32", content=recipe, style=recipe, ziplora=fit)
 
 
@@ -559,6 +560,6 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch
 
     capsys.readouterr()
     assert main(["images", "--scale", "huge"]) == 2
-    assert capsys.readouterr().err.startswith("lorarar.study: unknown scale 'huge'")
+    assert capsys.readouterr().err.startswith("lorarar study: unknown scale 'huge'")
     assert main(["images", "--split", "test", "--methods", "ties:density=0.3"]) == 2
     assert main(["make", *common[:-3], "direct", "--quiet"]) == 2

@@ -11,23 +11,23 @@ ROOT = Path(__file__).parents[1]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "lorarar").rglob("*.py")}
 # From the ground up; a wing is a package or a file, and everything in it.
 FLOORS = (
-    ("shoebox.world", "lora"),
+    ("shoebox.world", "lora", "options"),
     ("merging",),
     ("hypernet", "scales"),
+    ("records",),
     ("pipelines",),
     ("klora", "images"),
-    ("train", "judging"),
+    ("train", "judging", "bench"),
     ("shoebox.models",),
     ("shoebox.zoo",),
     ("study",),
     ("bookkit",),
-    ("book", "colab", "plots"),
-    ("cli", "bench"),
+    ("bookkit.chapters", "bookkit.checks"),
+    ("book", "colab", "plots", "ui", "comfyui"),
+    ("cli",),
 )
 LONG = {"lorarar.book", "lorarar.shoebox.zoo"}  # more than 450 lines, for now
-# The experiment writes data/recorded by functions of the book's, for now.
 UPWARDS = {
-    ("lorarar.study", "lorarar.book"),
     ("lorarar.book", "lorarar.colab"),
     ("lorarar.colab", "lorarar.book"),
 }

@@ -51,7 +51,7 @@ def test_scales_are_found_by_name():
 def test_data_folder_is_beside_the_package_or_named(monkeypatch, tmp_path):
     monkeypatch.delenv("LORARAR_DATA", raising=False)
     assert data_folder().name == "data"
-    assert (data_folder().parent / "lorarar" / "models.py").is_file()
+    assert (data_folder().parent / "lorarar" / "pipelines.py").is_file()
     monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
     assert data_folder() == tmp_path
 

@@ -121,6 +121,24 @@ def test_the_share_of_the_length():
     assert co.share_of_length(levels, widths, {"a": 8, "b": 8, "c": 8}) == pytest.approx(0)
 
 
+def test_the_energy_that_is_kept(gates, sides):
+    lora, layers = sides["cat"].lora, list(gates)[:3]
+    dense = [delta_weight(lora[layer]) for layer in layers]
+    kept = sum(float((d * gates[k][0]).square().sum()) for d, k in zip(dense, layers, strict=True))
+    whole = sum(float(d.square().sum()) for d in dense)
+    assert co.energy_kept(lora, gates, 0, layers) == pytest.approx(kept / whole, rel=1e-5)
+    half = co.halve(gates, layers)
+    assert co.energy_kept(lora, half, 1, layers) == pytest.approx(0.25, rel=1e-5)
+
+
+def test_between_rows_and_empty_columns():
+    assert co.between_rows(np.array([[1.0, 1], [2, 2]])) == 1
+    assert co.between_rows(np.array([[1.0, 2], [2, 1]])) == 0
+    network = Hypernetwork([8], 4)
+    wanted = network(torch.zeros(8)).tolist()
+    assert co.empty_answers(network) == {4: pytest.approx(tuple(wanted))}
+
+
 def test_places_have_names():
     layer = "unet.{}.attentions.1.transformer_blocks.0.{}"
     assert co.block_of(layer.format("up_blocks.2", "attn1.to_q")) == "up 2.1"

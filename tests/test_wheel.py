@@ -41,7 +41,7 @@ def python(tmp_path_factory):
     """The interpreter of an environment with the wheel and links to its base dependencies alone."""
     folder = tmp_path_factory.mktemp("wheel")
     (folder / "source").mkdir()
-    for name in ("lorarar", "pyproject.toml", "README.md", "LICENSE"):  # a copy, for setuptools builds in place
+    for name in ("lorarar", "pyproject.toml", "README.md", "LICENSE"):  # setuptools builds in place
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / "source" / name)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -99,6 +99,19 @@ def test_a_missing_extra_is_named_with_the_command_that_mends_it(python, files, 
     assert f"pip install 'lorarar[{extra}]'" in line
     assert done.returncode == 2
     assert {path.name for path in files.iterdir()} == {"content.safetensors", "style.safetensors"}
+
+
+def test_missing_data_are_named_with_the_command_that_mends_it(python):
+    # Everything of `train` is at hand here, and the wheel's own package comes first.
+    code = (
+        "import sys; sys.path.append(sys.argv[1]); from lorarar.cli import main\n"
+        "sys.exit(main(['generate', '--prompt', 'a dog', '-o', 'dog.png']))"
+    )
+    more = Path(torch.__file__).parents[1]
+    done = subprocess.run([python, "-I", "-c", code, more], capture_output=True, text=True)
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 2
+    assert "no model folder" in line and "LORARAR_DATA" in line and "git clone" in line
 
 
 def test_the_wheel_says_that_it_is_typed(python):

@@ -114,7 +114,7 @@ def test_scales_are_arguments(pipe, pair):
         ({"batch_size": 1.5}, "batch_size must be"),
         ({"draws": True}, "draws must be"),
         ({"learning_rate": 0}, "learning_rate must be positive"),
-        ({"similarity": float("nan")}, "similarity not negative"),
+        ({"similarity": float("nan")}, "similarity must not be negative, but is nan"),
         ({"measure": "angle"}, "unknown measure 'angle': choose one of dot, cosine"),
         ({"rest": "median"}, "unknown rest 'median'"),
         ({"learning_rate": 1e30, "steps": 3}, "the optimisation diverged"),

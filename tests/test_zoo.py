@@ -11,8 +11,9 @@ from tiny import tiny_pipeline
 
 from lorarar.cli import main
 from lorarar.lora import load_lora
+from lorarar.options import LoraRecipe
 from lorarar.pipelines import load_pipeline, loaded
-from lorarar.scales import SCALES, Recipe, Scale, data_folder
+from lorarar.scales import SCALES, Scale, data_folder
 from lorarar.shoebox import zoo
 from lorarar.shoebox.models.critic import Critic
 from lorarar.shoebox.world import styles, subjects, world
@@ -31,7 +32,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def scale(place, monkeypatch):
-    recipe = Recipe(rank=2, steps=2, learning_rate=1e-2, batch_size=2)
+    recipe = LoraRecipe(rank=2, steps=2, learning_rate=1e-2, batch_size=2)
     tiny = Scale("tiny", "data/base", 32, inference_steps=1, dtype="float32", content=recipe, style=recipe)
     monkeypatch.setenv("LORARAR_DATA", str(place))
     monkeypatch.setitem(SCALES, "tiny", tiny)

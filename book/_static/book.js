@@ -9,11 +9,12 @@ document.addEventListener("DOMContentLoaded", () => {
     image.replaceWith(link);
     link.append(image);
   }
-  // The first comment of a folded cell is its title.
+  // The first comment of a folded cell is its title; a solution says that it is one.
   for (const fold of document.querySelectorAll(".bd-article .cell details.hide")) {
-    const comment = fold.querySelector("pre > span:first-of-type + span.c1, pre > span.c1");
-    const first = fold.querySelector("pre")?.textContent.trimStart().match(/^# ([^\n]+)/);
     const label = fold.querySelector("summary .collapsed");
-    if (comment && first && label) label.textContent = first[1];
+    if (!label) continue;
+    const first = fold.querySelector("pre")?.textContent.trimStart().match(/^# ([^\n]+)/);
+    if (fold.closest(".cell.tag_solution")) label.textContent = "Show a solution";
+    else if (first) label.textContent = first[1];
   }
 });

@@ -3,5 +3,5 @@
 A chapter is three files of one name: ``book/NN_topic.md`` (prose and short cells),
 ``lorarar/bookkit/chapters/chNN_topic.py`` (its numbers, statements, claims and own figures) and
 ``lorarar/bookkit/checks/chNN_topic.py`` (the checks of its exercises). ``book/README.md`` shows how to write
-one; ``python -m lorarar.bookkit`` executes and renders.
+one; ``lorarar book`` executes and renders.
 """

@@ -1,4 +1,4 @@
-"""``python -m lorarar.bookkit``: execute and render the book."""
+"""``lorarar book``: execute and render the book."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from lorarar.bookkit.sources import BOOK, ROOT, pages
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lorarar.bookkit", description="Execute and render the book."
-    )
+    parser = argparse.ArgumentParser(prog="lorarar book", description="Execute and render the book.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("build", "execute the chapters where needed and render the book"),
@@ -40,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[options.command](options)
     except ValueError as error:
-        print(f"lorarar.bookkit: {error}", file=sys.stderr)
+        print(f"lorarar book: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
-        print(f"lorarar.bookkit: rendering the book failed (exit status {error.returncode})", file=sys.stderr)
+        print(f"lorarar book: rendering the book failed (exit status {error.returncode})", file=sys.stderr)
         return 1
 
 
@@ -67,25 +65,32 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from lorarar.bookkit.facts import broken
     from lorarar.bookkit.ledger import differences, ledger, live_values
     from lorarar.bookkit.runs import run
 
     failed = False
     for path in _chosen(options):
-        found = live_values(path, run(path, options.scale, options.seed), options.scale)
+        executed = run(path, options.scale, options.seed)
+        found = live_values(path, executed, options.scale)
         lines = differences(ledger(path.stem).get(options.scale, {}), found)
+        lines += [f"rewrite: {sentence}" for sentence in broken(executed)]
         failed |= bool(lines)
         print(f"{path.stem} at scale {options.scale}: {'; '.join(lines) or 'as in the ledger'}")
     return int(failed)
 
 
 def _ledger(options: argparse.Namespace) -> int:
+    from lorarar.bookkit.facts import broken
     from lorarar.bookkit.ledger import live_values, write_ledger
     from lorarar.bookkit.runs import run
 
     for path in _chosen(options):
-        found = live_values(path, run(path, options.scale, options.seed), options.scale)
+        executed = run(path, options.scale, options.seed)
+        found = live_values(path, executed, options.scale)
         print(write_ledger(path.stem, options.scale, found).relative_to(ROOT))
+        for sentence in broken(executed):
+            print(f"  rewrite: {sentence}")
     return 0
 
 

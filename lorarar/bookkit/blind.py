@@ -37,7 +37,7 @@ Shows = Callable[[str, np.ndarray], np.ndarray]
 """A judge: tells which images (n, h, w, 3) show the subject or style of that name, (n,) bool."""
 
 
-class JudgeYourself(Control):
+class BlindControl(Control):
     """Pictures one after the other; a reader says what each shows, sees the judges' verdicts, and who agrees.
 
     In Jupyter and Colab a judge is asked when the reader has answered. A static page has each picture twice,

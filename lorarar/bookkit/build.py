@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lorarar.bookkit.facts import broken
 from lorarar.bookkit.notebook import write_executed
 from lorarar.bookkit.runs import run
 from lorarar.bookkit.sources import ROOT, pages, read_chapter
@@ -66,8 +67,9 @@ def build(scale: str, seed: int = 0, strict: bool = False, only: Sequence[str] =
 
     Raises:
         subprocess.CalledProcessError: the rendering failed.
+        ValueError: the text states what does not hold; while writing (`only`) that is a warning.
     """
-    runs = []
+    runs, wrong = [], []
     for path in pages():
         if only and not path.stem.startswith(tuple(only)):
             continue
@@ -75,6 +77,11 @@ def build(scale: str, seed: int = 0, strict: bool = False, only: Sequence[str] =
         start = time.perf_counter()
         runs.append((path, run(path, scale, seed)))
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
+        wrong += [f"{path.stem}: {sentence}" for sentence in broken(runs[-1][1])]
+    for line in wrong:
+        print(f"rewrite: {line}", file=sys.stderr)
+    if wrong and not only:
+        raise ValueError(f"the text says {len(wrong)} things that do not hold")
     if only and not runs:
         raise ValueError(f"no chapter {', '.join(only)} in the book")
     place = ROOT / "_build" / "only" if only else ROOT if scale == "shoebox" else ROOT / "_build" / scale

@@ -63,14 +63,14 @@ class Control:
             )
         self._widget: ipywidgets.Widget | None = None
 
-    def compute(self, **values: Any) -> tuple[np.ndarray, str]:  # noqa: ANN401
+    def compute(self, **values: Any) -> tuple[np.ndarray, str]:
         """Call the function; its figure becomes (h, w, 3) uint8, pixels are enlarged."""
         picture, text = self.function(**values)
         if isinstance(picture, np.ndarray):
             return picture.repeat(self.enlarge, 0).repeat(self.enlarge, 1), text
         return _drawn(picture), text
 
-    def set(self, **values: Any) -> None:  # noqa: ANN401
+    def set(self, **values: Any) -> None:
         """Move the live widgets, as a reader would; the picture and the text follow."""
         _ = self.widget
         for name, value in values.items():

@@ -67,14 +67,15 @@ def heat_maps(
     largest = max(max(float(np.nanmax(np.abs(values))) for values in grids.values()), 1e-12)
     least = min(min(float(np.nanmin(values)) for values in grids.values()), 0)
     colours = cmap or (DIVERGING if diverging else SEQUENTIAL)
-    letters = max(48 // len(columns) // len(grids), 6)  # that a column has room for
-    names = [fill(c, letters, break_long_words=False) for c in columns]
-    deep = max((name.count("\n") + 1 for name in names), default=1)
-    figure, axes = panels(len(grids), 0.7 + 0.25 * deep + 0.46 * len(rows), sharey=True)
+    letters = (48 - max(map(len, rows))) // len(columns) // len(grids)  # that a column has room for
+    slanted = max(len(word) for name in columns for word in name.split()) > letters
+    names = list(columns) if slanted else [fill(c, letters, break_long_words=False) for c in columns]
+    deep = 0.11 * max(map(len, names)) if slanted else 0.25 * max(name.count("\n") + 1 for name in names)
+    figure, axes = panels(len(grids), 0.7 + deep + 0.46 * len(rows), sharey=True)
     for ax, (title, values) in zip(axes, grids.items(), strict=True):
         norm = TwoSlopeNorm(0, -largest, largest) if diverging else plt.Normalize(least, largest)
         shown = ax.imshow(values, cmap=colours, norm=norm, aspect="auto")
-        ax.set_xticks(range(len(columns)), names)
+        ax.set_xticks(range(len(columns)), names, **({"rotation": 90} if slanted else {}))
         ax.set_yticks(range(len(rows)), rows)
         ax.grid(False)
         ax.spines[:].set_visible(False)
@@ -219,46 +220,41 @@ def scatter(
     for name, (x, y) in places.items():
         axes.plot(x, y, "o", color=(colours or {}).get(name, GREY), markersize=8)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.margins(0.12)
+    axes.margins(0.15)
     if diagonal:
         low, high = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
         axes.plot([low, high], [low, high], color=GREY, linestyle=":", zorder=0)
-    figure.canvas.draw()
+    figure.canvas.draw()  # which settles where the points are
     _name_points(axes, places, colours or {})
     return figure
 
 
 def _name_points(axes: Axes, places: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
     """Write each name right or left of its point, as near as no other name or point is in the way."""
-    figure = axes.figure
     points = {name: axes.transData.transform(place) for name, place in places.items()}
-    scale = figure.dpi / 72
-    frame = axes.get_window_extent()
-    line, letter = 1.25 * SIZE * scale, 0.56 * SIZE * scale
-    taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in points.values()]
+    scale, frame = axes.figure.dpi / 72, axes.get_window_extent()  # pixels in a point; the panel
+    line, letter, gap = 1.3 * SIZE * scale, 0.6 * SIZE * scale, 8 * scale
+    taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in points.values()]
     for name, (x, y) in sorted(points.items(), key=lambda item: item[1][1]):
         wide = len(name) * letter
-        options = [
-            (
-                abs(up) + (0.3 if left else 0),
-                x + (-9 * scale - wide if left else 9 * scale),
-                y + up * line / 2,
-            )
-            for up in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5, 6, -6)
-            for left in (False, True)
-        ]
-        options = [o for o in options if o[1] >= frame.x0 and o[1] + wide <= frame.x1 + 0.3 * wide] or options
-        boxes = [(o, (o[1], o[2] - line / 2, o[1] + wide, o[2] + line / 2)) for o in sorted(options)]
-        free = [(o, box) for o, box in boxes if not any(_overlap(box, other) for other in taken)]
-        (_, left, middle), box = (free or boxes)[0]
+        options = []
+        for up in np.arange(0, 9, 0.5):
+            for sign, start in ((1, x + gap), (1, x - gap - wide), (-1, x + gap), (-1, x - gap - wide)):
+                low = y + sign * up * line - line / 2
+                box = (start, low, start + wide, low + line)
+                if box[0] >= frame.x0 and box[2] <= frame.x1 and box[1] >= frame.y0 and box[3] <= frame.y1:
+                    options.append(box)
+        free = [box for box in options if not any(_overlap(box, other) for other in taken)]
+        box = (free or options or [(x + gap, y - line / 2, x + gap + wide, y + line / 2)])[0]
         taken.append(box)
+        offset = (box[0] - x) / scale, ((box[1] + box[3]) / 2 - y) / scale
+        far = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6} if abs(offset[1]) > SIZE else None
         colour = colours.get(name, GREY)
-        lead = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6} if abs(middle - y) > line else None
-        axes.annotate(
-            name, (x, y), xytext=(left, middle), xycoords="figure pixels", textcoords="figure pixels",
-            va="center", ha="left", color=colour if colour != GREY else INK, annotation_clip=False,
-            arrowprops=lead,
+        text = axes.annotate(
+            name, places[name], xytext=offset, textcoords="offset points", va="center", ha="left",
+            color=INK if colour == GREY else colour, arrowprops=far,
         )  # fmt: skip
+        text.set_in_layout(False)  # the panel stays where the places were worked out
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from lorarar.bookkit.records import digest, machine
 from lorarar.bookkit.sources import BOOK, ROOT, read_chapter, title
+from lorarar.records import digest, machine
 from lorarar.scales import data_folder, find_scale
 
 if TYPE_CHECKING:

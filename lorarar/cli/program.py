@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 from lorarar import __version__
@@ -12,10 +13,15 @@ from lorarar.cli.images import add_generate, add_judge, add_metrics
 from lorarar.cli.parser import EXIT_STATUSES, Parser, as_typed, one_line
 from lorarar.cli.shoebox import add_shoebox, add_zoo
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
+from lorarar.cli.ui import add_ui
+from lorarar.cli.wings import WINGS, add_wings, run_wing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status (see `EXIT_STATUSES`)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in WINGS:
+        return run_wing(arguments[0], arguments[1:])
     parser = Parser(
         prog="lorarar",
         description="Merge a subject LoRA and a style LoRA, exactly and fast.",
@@ -27,12 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for add in COMMANDS:
         add(commands)
     options = parser.parse_args(arguments)
-    options.spoken = as_typed(sys.argv[1:] if arguments is None else arguments)
+    options.spoken = as_typed(arguments)
     try:
         # Asked to stop, a command takes back what it has begun to write, as it does after Ctrl-C.
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            options.run(options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("always", module=r"lorarar\.")
+                warnings.showwarning = _show
+                options.run(options)
             sys.stdout.flush()
         finally:
             signal.signal(signal.SIGTERM, previous)
@@ -41,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `lorarar info FILE | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        print(
+            f"lorarar: `lorarar {options.command}` needs {error.name}, which is not installed: "
+            f"pip install 'lorarar[{extra}]'",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
         print(f"lorarar: {one_line(error)}", file=sys.stderr)
         return 2
@@ -51,6 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     return 0
 
+
+def _show(message: Warning | str, category: type[Warning], file: str, line: int, *_: object) -> None:
+    """A warning of ours in one line; any other as Python shows it."""
+    if category.__name__ == "LoRAWarning":  # its module imports torch
+        print(f"lorarar: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, file, line), end="", file=sys.stderr)
+
+
+EXTRAS = {
+    **dict.fromkeys(("diffusers", "peft", "transformers", "accelerate", "PIL"), "train"),
+    **dict.fromkeys(("openai", "sklearn", "scipy"), "judge"),
+    **dict.fromkeys(("matplotlib", "pandas", "ipywidgets", "IPython", "papermill", "nbformat"), "book"),
+    "gradio": "ui",
+}
+"""Which extra of the package brings a module that is missing."""
 
 COMMANDS = [
     add_info,
@@ -63,6 +97,8 @@ COMMANDS = [
     add_generate,
     add_judge,
     add_metrics,
+    add_ui,
+    add_wings,
 ]
 
 

@@ -144,7 +144,7 @@ def _zoo(options: argparse.Namespace) -> None:
 
     from PIL import Image
 
-    from lorarar.book import inside, save_recorded
+    from lorarar.records import inside, save_recorded
     from lorarar.scales import data_folder
 
     sheet = None

@@ -5,65 +5,53 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorarar.cli.adapters import check_output
+from lorarar.cli.options import add_options, given
 from lorarar.cli.parser import Commands, command
+from lorarar.options import HypernetworkOptions, LoraOptions, ZipLoraOptions
 
 if TYPE_CHECKING:
-    from lorarar.scales import Fit, Scale
+    from lorarar.options import Options
+    from lorarar.scales import Scale
     from lorarar.train import Trained
 
 
-def _add_fit(parser: argparse.ArgumentParser) -> None:
-    """Add what the two commands that minimise the merging loss have in common."""
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """Add what every training has: the base, the device, whether it reports."""
     parser.add_argument("--base", metavar="PATH_OR_ID", help="base model (default: the scale's)")
     parser.add_argument(
         "--scale",
         metavar="NAME",
         help="smoke, shoebox, sdxl, koala or sd15: base model and settings (default: shoebox, or the base's)",
     )
-    parser.add_argument("--steps", metavar="N", type=int)
-    parser.add_argument("--learning-rate", metavar="X", type=float)
-    parser.add_argument("--similarity", metavar="X", type=float, help="λ, the similarity term's weight")
-    parser.add_argument("--batch-size", metavar="N", type=int, help="samples a step of either LoRA")
-    parser.add_argument(
-        "--measure",
-        choices=("dot", "cosine"),
-        default="dot",
-        help="of similarity: the papers' equation (default), or LoRA.rar's released code",
-    )
-    parser.add_argument(
-        "--rest",
-        choices=("average", "sum"),
-        default="average",
-        help="the layers without coefficients: averaged (the paper, default) or summed (its released code)",
-    )
-    parser.add_argument(
-        "--draws", metavar="N", type=int, default=64, help="noised images of either LoRA; default: 64"
-    )
-    parser.add_argument("--loras", metavar="DIR", type=Path, help="the zoo's LoRAs; default: the scale's")
-    parser.add_argument("--history", metavar="FILE", type=Path, help="write the loss's three terms as JSON")
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
-    parser.add_argument("--seed", metavar="N", type=int, default=0)
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
 
 
-def _fit(options: argparse.Namespace, scale: "Scale | None", fit: "Fit") -> dict[str, Any]:
-    """The arguments that the two functions have in common: a scale's settings, with what was given."""
-    given = {name: value for name in vars(fit) if (value := getattr(options, name)) is not None}
-    return {
-        **vars(fit),
-        **given,
-        "measure": options.measure,
-        "rest": options.rest,
-        "draws": options.draws,
-        "seed": options.seed,
-        "gradient_checkpointing": options.gradient_checkpointing
-        or bool(scale and scale.gradient_checkpointing),
-        "progress": not options.quiet,
-    }
+def _add_resume(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint-every", metavar="N", type=int, default=100)
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from OUT.checkpoint, which an interrupted run leaves"
+    )
+
+
+def _add_merger(parser: argparse.ArgumentParser) -> None:
+    """Add what the two commands that minimise the merging loss have in common."""
+    _add_run(parser)
+    parser.add_argument("--loras", metavar="DIR", type=Path, help="the zoo's LoRAs; default: the scale's")
+    parser.add_argument("--history", metavar="FILE", type=Path, help="write the loss's three terms as JSON")
+
+
+def _options(
+    kind: "type[Options]", options: argparse.Namespace, scale: "Scale | None", recipe: "Options | None"
+) -> "Options":
+    """Return a training's options: the scale's recipe, with what was given."""
+    changes = given(options, kind)
+    if scale is not None and scale.gradient_checkpointing:
+        changes["gradient_checkpointing"] = True
+    return kind.of(recipe, **changes)
 
 
 def _save_history(history: dict[str, list[float]], path: Path | None) -> None:
@@ -115,7 +103,8 @@ def add_ziplora(commands: Commands) -> None:
     )
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="default: as the inputs")
     parser.add_argument("--rank", type=int, metavar="R", help="compress to this rank; default: sum of both")
-    _add_fit(parser)
+    _add_merger(parser)
+    add_options(parser, ZipLoraOptions)
     parser.set_defaults(run=_ziplora)
 
 
@@ -134,7 +123,7 @@ def _ziplora(options: argparse.Namespace) -> None:
     from lorarar.lora import save_coefficients, save_lora
     from lorarar.merging import merge
     from lorarar.pipelines import load_pipeline
-    from lorarar.scales import Fit, find_scale
+    from lorarar.scales import find_scale
     from lorarar.train import optimise, read_trained
 
     # What is cheap to check is checked before the base is loaded.
@@ -156,11 +145,13 @@ def _ziplora(options: argparse.Namespace) -> None:
             sides += _of_zoo([str(path)], options.loras, options.scale or "shoebox")
     pipe = load_pipeline(options.base or scale, options.device)
     scale = scale or pipe.scale
-    settings = _fit(options, scale, scale.ziplora if scale else Fit(steps=100))
-    coefficients, history = optimise(pipe, *sides, **settings)
+    settings = _options(ZipLoraOptions, options, scale, scale and scale.ziplora)
+    coefficients, history = optimise(pipe, *sides, settings, progress=not options.quiet)
     said = {"lorarar_command": options.spoken}
     content, style = (side.lora for side in sides)
-    merged = merge(content, style, "ziplora", coefficients=coefficients, rest=options.rest, rank=options.rank)
+    merged = merge(
+        content, style, "ziplora", coefficients=coefficients, rest=settings.rest, rank=options.rank
+    )
     if options.output:
         dtype = getattr(torch, options.dtype) if options.dtype else None
         save_lora(merged, options.output, format=options.format, dtype=dtype, metadata=said)
@@ -203,24 +194,9 @@ def add_train_hypernetwork(commands: Commands) -> None:
             help='instead of the zoo: JSON lines of {"lora": …, "images": …, "prompt": … or "captions": …}',
         )
     parser.add_argument("--pairs", metavar="N", type=int, help="how many pairs are drawn")
-    parser.add_argument(
-        "--parts",
-        default="query,output",
-        help="layers that get coefficients, of query,key,value,output; default: %(default)s",
-    )
-    parser.add_argument(
-        "--order",
-        choices=("in turn", "mixed"),
-        default="in turn",
-        help="of the pairs: all steps of one, then the next's (default), or round after round",
-    )
-    parser.add_argument("--hidden", metavar="N", type=int, default=128, help="hidden width; default: 128")
-    parser.add_argument("--weight-decay", metavar="X", type=float, default=0.01, help="default: 0.01")
-    parser.add_argument("--checkpoint-every", metavar="N", type=int, default=100)
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from OUT.checkpoint, which an interrupted run leaves"
-    )
-    _add_fit(parser)
+    _add_merger(parser)
+    add_options(parser, HypernetworkOptions)
+    _add_resume(parser)
     parser.set_defaults(run=_train_hypernetwork)
 
 
@@ -234,7 +210,7 @@ def _train_hypernetwork(options: argparse.Namespace) -> None:
         raise ValueError("give either the zoo's --names and --loras, or --contents and --styles")
 
     from lorarar.pipelines import load_pipeline
-    from lorarar.scales import Fit, find_scale
+    from lorarar.scales import find_scale
     from lorarar.train import read_list, train_hypernetwork
 
     # What is cheap to check is checked before the base is loaded.
@@ -258,12 +234,9 @@ def _train_hypernetwork(options: argparse.Namespace) -> None:
         pipe,
         contents,
         styles,
+        _options(HypernetworkOptions, options, scale, scale and scale.hypernetwork),
         pairs=pairs,
-        **_fit(options, scale, scale.hypernetwork if scale else Fit(steps=5000)),
-        parts=options.parts.split(","),
-        order=options.order,
-        hidden=options.hidden,
-        weight_decay=options.weight_decay,
+        progress=not options.quiet,
         checkpoint=f"{options.output}.checkpoint",
         checkpoint_every=options.checkpoint_every,
         resume=options.resume,
@@ -296,35 +269,13 @@ def add_train_lora(commands: Commands) -> None:
         help='a caption for each image: JSON lines of {"file_name": …, "text": …}',
     )
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
-    parser.add_argument("--base", metavar="PATH_OR_ID", help="base model (default: the scale's)")
-    parser.add_argument(
-        "--scale",
-        metavar="NAME",
-        help="smoke, shoebox, sdxl, koala or sd15: base model and settings (default: shoebox, or the base's)",
-    )
+    _add_run(parser)
     parser.add_argument("--style", action="store_true", help="take the scale's settings for a style")
-    parser.add_argument("--rank", metavar="R", type=int)
-    parser.add_argument("--steps", metavar="N", type=int)
-    parser.add_argument("--learning-rate", metavar="X", type=float)
-    parser.add_argument("--batch-size", metavar="N", type=int)
-    parser.add_argument("--warmup", metavar="N", type=int, help="steps over which the learning rate rises")
-    parser.add_argument("--decay", metavar="SHARE", type=float, help="share of the steps over which it falls")
-    parser.add_argument("--class-prompt", metavar="TEXT", help='prior preservation, such as "a dog"')
     parser.add_argument(
         "--prior-images", metavar="N|DIR", default="100", help="class images: how many to make, or a folder"
     )
-    parser.add_argument("--prior-weight", metavar="X", type=float, default=1.0)
-    parser.add_argument("--flip", action="store_true", help="also train on mirror images")
-    parser.add_argument("--optimizer", choices=("adamw", "adamw8bit"), default="adamw")
-    parser.add_argument("--precision", choices=("fp16", "bf16"), help="default: that of the base's weights")
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
-    parser.add_argument("--seed", metavar="N", type=int, default=0)
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
-    parser.add_argument("--checkpoint-every", metavar="N", type=int, default=100)
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from OUT.checkpoint, which an interrupted run leaves"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
+    add_options(parser, LoraOptions, leave_out=("targets",))
+    _add_resume(parser)
     parser.set_defaults(run=_train_lora)
 
 
@@ -333,7 +284,7 @@ def _train_lora(options: argparse.Namespace) -> None:
     from lorarar.images import image_files, read_images
     from lorarar.lora import save_lora
     from lorarar.pipelines import load_pipeline
-    from lorarar.scales import Recipe, find_scale
+    from lorarar.scales import find_scale
     from lorarar.train import read_captions, train_lora
 
     # What is cheap to check is checked before the base is loaded.
@@ -350,21 +301,13 @@ def _train_lora(options: argparse.Namespace) -> None:
         image_files(prior)
     pipe = load_pipeline(options.base or scale, options.device)
     scale = scale or pipe.scale
-    recipe = vars(Recipe() if scale is None else scale.style if options.style else scale.content)
-    given = {name: getattr(options, name) for name in recipe if getattr(options, name) is not None}
+    recipe = scale and (scale.style if options.style else scale.content)
     lora = train_lora(
         pipe,
         images,
         prompt,
-        **{**recipe, **given},
-        class_prompt=options.class_prompt,
+        _options(LoraOptions, options, scale, recipe),
         class_images=prior,
-        prior_weight=options.prior_weight,
-        flip=options.flip,
-        optimizer=options.optimizer,
-        precision=options.precision,
-        gradient_checkpointing=options.gradient_checkpointing or bool(scale and scale.gradient_checkpointing),
-        seed=options.seed,
         checkpoint=f"{options.output}.checkpoint",
         checkpoint_every=options.checkpoint_every,
         resume=options.resume,

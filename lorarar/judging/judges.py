@@ -15,7 +15,7 @@ from lorarar.judging.mars2 import Ask, Question, majority, votes
 from lorarar.judging.served import served_judge
 
 
-def find_judge(source: str | Path, **options: Any) -> Ask:  # noqa: ANN401 - passed on
+def find_judge(source: str | Path, **options: Any) -> Ask:
     """Take the judge behind an address (`served_judge`), or in a folder or on the hub (`local_judge`)."""
     served = str(source).startswith(("http://", "https://"))
     return served_judge(str(source), **options) if served else local_judge(source, **options)

@@ -68,13 +68,13 @@ def bootstrap(
     return float(low), float(high)
 
 
-def entry(right: np.ndarray, case: Literal["average", "best"], **options: Any) -> Entry:  # noqa: ANN401
+def entry(right: np.ndarray, case: Literal["average", "best"], **options: Any) -> Entry:
     """Give a table's entry for verdicts (pairs, images); options are `bootstrap`'s."""
     scores = by_pair(right, case)
     return Entry(float(scores.mean()), *bootstrap(scores, **options))
 
 
-def table(verdicts: Mapping[str, np.ndarray], **options: Any) -> dict[str, dict[str, Entry]]:  # noqa: ANN401
+def table(verdicts: Mapping[str, np.ndarray], **options: Any) -> dict[str, dict[str, Entry]]:
     """Give average and best case of each method, as {method: {"average": …, "best": …}}.
 
     verdicts: (pairs, images) for each method; options are `bootstrap`'s.
@@ -89,7 +89,7 @@ def difference(
     first: np.ndarray,
     second: np.ndarray,
     case: Literal["average", "best"] = "average",
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Entry:
     """Say by how much the first method is better than the second on the same pairs, with an interval.
 

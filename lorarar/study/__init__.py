@@ -4,14 +4,15 @@ LoRA.rar's comparison (arXiv 2412.05148, §4 and supplement A1.3): a prompt "a s
 for each pair, ten images from one list of seeds that all methods share, and for each image two verdicts, on
 its subject and on its style. It goes in steps, each of which keeps what is done and can be killed any time:
 
-    python -m lorarar.study make          what takes minutes for a pair, one file each (ziplora, joint)
-    python -m lorarar.study images        the images, one folder per method and pair: a cell
-    python -m lorarar.study verdicts      a judge's verdicts, one file in each cell
-    python -m lorarar.study metrics       CLIP-I, DINO and CLIP-T of all images, and records them
-    python -m lorarar.study times         how long each method takes to merge, in one run
-    python -m lorarar.study record        verdicts and tables into data/recorded
-    python -m lorarar.study judges        the judges and metrics on drawings, whose truth is known
-    python -m lorarar.study tune          several hypernetworks on validation, to choose one
+    lorarar study make          what takes minutes for a pair, one file each (ziplora, joint)
+    lorarar study images        the images, one folder per method and pair: a cell
+    lorarar study verdicts      a judge's verdicts, one file in each cell
+    lorarar study metrics       CLIP-I, DINO and CLIP-T of all images, and records them
+    lorarar study times         how long each method takes to merge, in one run
+    lorarar study record        verdicts and tables into data/recorded
+    lorarar study judges        the judges and metrics on drawings, whose truth is known
+    lorarar study tune          several hypernetworks on validation, to choose one
+    lorarar study ladder        what LoRA.rar's coefficients are worth beside rivals that know less
 
 A cell appears whole or not at all, and is made anew only if something that decides it has changed. What is
 chosen by looking at results (a variant of a method) is refused on the test split: tune on validation.

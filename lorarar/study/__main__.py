@@ -1,4 +1,4 @@
-"""The experiment's command line: ``python -m lorarar.study STEP …``."""
+"""The experiment's command line: ``lorarar study STEP …``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from lorarar.judging import load_encoder
 from lorarar.scales import data_folder, find_scale
-from lorarar.study.cells import COUNT, SPLITS, setting, tasks
+from lorarar.shoebox import zoo
+from lorarar.study import ladder
+from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
 from lorarar.study.judges import examined
 from lorarar.study.methods import METHODS, find_method, make
@@ -25,9 +27,9 @@ from lorarar.study.verdicts import find_judge, judged
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lorarar.study",
+        prog="lorarar study",
         description="Every method on every pair of test subjects and styles, judged alike.",
-        epilog="example:\n  python -m lorarar.study images --split validation --methods direct k-lora",
+        epilog="example:\n  lorarar study images --split validation --methods direct k-lora",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
@@ -40,6 +42,10 @@ def _parser() -> argparse.ArgumentParser:
         ("record", "write verdicts, tables and sheets into data/recorded"),
         ("judges", "let judges and metrics see drawings whose truth is known, and record that"),
         ("tune", "let a judge see LoRA.rar's images by several hypernetworks, and record that"),
+        (
+            "ladder",
+            "measure the error of LoRA.rar's coefficients and of rivals that know less, and record it",
+        ),
     ):
         step = steps.add_parser(name, help=text, description=text)
         step.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
@@ -48,10 +54,11 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
             step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
-        if name in ("metrics", "times", "record", "judges", "tune"):
+        if name in ("metrics", "times", "record", "judges", "tune", "ladder"):
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
             step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
+        if name in ("judges", "ladder"):
             continue
         step.add_argument("--loras", type=Path, metavar="DIR", help="the zoo; default: the scale's")
         if name == "tune":
@@ -91,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, MemoryError) as error:
-        print(f"lorarar.study: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"lorarar study: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     return 0
 
@@ -103,6 +110,9 @@ def _run(options: argparse.Namespace) -> None:
 
     if options.step == "judges":
         say(_record_judges(options))
+        return
+    if options.step == "ladder":
+        say(_record_ladder(options))
         return
     common = {"device": options.device, "progress": not options.quiet, "seed": options.seed}
     run = setting(
@@ -131,7 +141,7 @@ def _run(options: argparse.Namespace) -> None:
         for method, row in scoreboard(found).items():
             say(f"{method:16} average {row['average'].value:.3f}  best {row['best'].value:.3f}")
     elif options.step == "tune":
-        from lorarar.book import save_recorded
+        from lorarar.records import save_recorded
 
         by = find_judge(options.judge, run.scale, options.device)
         found = tuned(run, by, options.hypernetworks)
@@ -145,7 +155,7 @@ def _run(options: argparse.Namespace) -> None:
         )
         say(path)
     elif options.step in ("times", "metrics"):
-        from lorarar.book import save_recorded
+        from lorarar.records import save_recorded
 
         if options.step == "metrics":
             name = record_name(run.scale, f"metrics_{run.split}")
@@ -169,7 +179,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _record_judges(options: argparse.Namespace) -> Path:
-    from lorarar.book import inside, save_recorded
+    from lorarar.records import inside, save_recorded
 
     scale = find_scale(options.scale)
     by = [find_judge(name, scale, options.device) for name in options.judges]
@@ -181,7 +191,7 @@ def _record_judges(options: argparse.Namespace) -> Path:
     return save_recorded(
         options.record or record_name(scale, "judges"),
         found,
-        command=f"python -m lorarar.study judges --scale {scale.name} --judges "
+        command=f"lorarar study judges --scale {scale.name} --judges "
         f"{' '.join(options.judges)} --each {options.each}",
         seed=options.seed,
         scale=scale.name,
@@ -189,6 +199,24 @@ def _record_judges(options: argparse.Namespace) -> Path:
             file
             for name in ("judge", "critic", "clip", "dino")
             for file in sorted((data_folder() / "shoebox" / name).glob("*.safetensors"))
+        ),
+    )
+
+
+def _record_ladder(options: argparse.Namespace) -> Path:
+    from lorarar.records import inside, save_recorded
+
+    scale = find_scale(options.scale)
+    found = ladder.measure(scale, options.device, seed=options.seed, progress=not options.quiet)
+    names = {name for pairs in found["pairs"].values() for pair in pairs for name in pair}
+    return save_recorded(
+        options.record or record_name(scale, "rho"),
+        found,
+        command=f"lorarar study ladder --scale {scale.name}",
+        seed=options.seed,
+        scale=scale.name,
+        inputs=inside(
+            [hypernetwork_of(scale), *(zoo.file_of(name, zoo.folder(scale)) for name in sorted(names))]
         ),
     )
 

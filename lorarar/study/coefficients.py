@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorarar.hypernet import PARTS, layers_of
+from lorarar.hypernet import PARTS, Hypernetwork, layers_of
 from lorarar.lora import LoRA, delta_weight
 from lorarar.merging import Gates
 
@@ -170,3 +170,28 @@ def properties(content: LoRA, style: LoRA, layer: str) -> dict[str, np.ndarray]:
         "strength of the style's": other.norm(dim=0).numpy(),
         "cosine of the two": torch.cosine_similarity(one, other, dim=0).numpy(),
     }
+
+
+def energy_kept(lora: LoRA, gates: Gates, side: int, layers: Sequence[str]) -> float:
+    """Return the share ‖ΔW diag(m)‖² / ‖ΔW‖² that one side keeps of its update, from zero to more than one.
+
+    Args:
+        lora: the side's LoRA.
+        gates: the coefficients.
+        side: 0 for the content's, 1 for the style's.
+        layers: over which the squares are summed.
+    """
+    squares = [delta_weight(lora[layer]).square().sum(0) for layer in layers]
+    kept = [s * gates[layer][side] ** 2 for s, layer in zip(squares, layers, strict=True)]
+    return float(torch.cat(kept).sum() / torch.cat(squares).sum())
+
+
+def between_rows(table: np.ndarray) -> float:
+    """Return which share of the variance of a table (rows, columns) lies between its rows."""
+    return float(table.mean(1).var() / table.var())
+
+
+@torch.no_grad()
+def empty_answers(network: Hypernetwork) -> dict[int, tuple[float, float]]:
+    """Return what a hypernetwork answers to a pair of empty columns: {length of one column: (m_c, m_s)}."""
+    return {n // 2: tuple(map(float, network(torch.zeros(n)))) for n in network.columns}

@@ -20,7 +20,7 @@ from lorarar.hypernet import PARTS, Hypernetwork, layers_of
 from lorarar.lora import LoRA, load_coefficients
 from lorarar.merging import Gates
 from lorarar.pipelines import load_pipeline
-from lorarar.scales import find_scale
+from lorarar.scales import Scale, find_scale
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
 from lorarar.study import coefficients as co
@@ -174,7 +174,9 @@ KNOWN = 4
 """How many training pairs the recorded ladder has; no LoRA is in two of them."""
 
 
-def measure(scale: str = "shoebox", *, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+def measure(
+    scale: str | Scale = "shoebox", device: str | None = None, *, seed: int = 0, progress: bool = True
+) -> dict[str, Any]:
     """Measure ladder and ablation of a scale's hypernetwork, on training pairs and all validation pairs.
 
     ZipLoRA's coefficients are kept as those of the experiment (`lorarar.study.methods.make`): the run can be
@@ -183,7 +185,8 @@ def measure(scale: str = "shoebox", *, seed: int = 0, progress: bool = True) -> 
     Returns:
         {"pairs", "ladder": {kind: …}, "ablation"}, kinds being "known" and "new"; see `ladder`, `ablation`.
     """
-    pipe, scale = load_pipeline(scale), find_scale(scale)
+    scale = find_scale(scale)
+    pipe = load_pipeline(scale, device)
     network = Hypernetwork.load(hypernetwork_of(scale))
     pairs = {"known": disjoint(training_pairs(network), KNOWN), "new": validation_pairs()}
     kept, found = setting("validation", scale).out / "made", {}

@@ -51,13 +51,13 @@ class Method:
 
 
 def _by_library(name: str) -> Callable[..., LoRA]:
-    def merged(task: Task, **options: Any) -> LoRA:  # noqa: ANN401 (the library's own options)
+    def merged(task: Task, **options: Any) -> LoRA:
         return merge(task.content, task.style, name, **options)
 
     return merged
 
 
-def _by_hypernetwork(task: Task, **options: Any) -> LoRA:  # noqa: ANN401
+def _by_hypernetwork(task: Task, **options: Any) -> LoRA:
     """LoRA.rar: the parts and the rest are those that the hypernetwork was trained for, unless given."""
     network = task.hypernetwork
     if network is None:
@@ -67,20 +67,20 @@ def _by_hypernetwork(task: Task, **options: Any) -> LoRA:  # noqa: ANN401
     return merge(task.content, task.style, "lorarar", hypernetwork=network, **{**trained, **options})
 
 
-def _by_optimisation(task: Task, *, rest: str = "average", **options: Any) -> LoRA:  # noqa: ANN401
+def _by_optimisation(task: Task, *, rest: str = "average", **options: Any) -> LoRA:
     """ZipLoRA: coefficients from `make`'s file, or optimised now."""
     kept = kept_file(task, "ziplora", options)
     coefficients = load_coefficients(kept) if kept else optimised(task, **options)
     return merge(task.content, task.style, "ziplora", coefficients=coefficients, rest=rest)
 
 
-def _jointly(task: Task, **options: Any) -> LoRA:  # noqa: ANN401
+def _jointly(task: Task, **options: Any) -> LoRA:
     """Joint training: a LoRA from `make`'s file, or trained now."""
     kept = kept_file(task, "joint", options)
     return load_lora(kept) if kept else trained_jointly(task, **options)
 
 
-def _claims(task: Task, **options: Any) -> dict[str, float]:  # noqa: ANN401
+def _claims(task: Task, **options: Any) -> dict[str, float]:
     return klora.ratios(task.content, task.style, **options)
 
 

@@ -7,12 +7,17 @@ ways; a judge or a metric that is fit for the experiment prefers the first to ea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from lorarar.judging import Encoder, image_similarity, text_similarity
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects, world
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 WRONG = ("other subject", "other style", "photo", "other thing", "neither")
 """In which way deliveries two to six are wrong; "photo" ignores the style, "other thing" the subject."""
@@ -60,6 +65,20 @@ def prefers(scores: np.ndarray) -> np.ndarray:
     """
     right, wrong = scores[:, :1], scores[:, 1:]
     return ((right > wrong) + 0.5 * (right == wrong)).mean(0)
+
+
+def picks(scores: np.ndarray) -> np.ndarray:
+    """Return whether the right delivery scores highest of six, ties shared: (orders, 6) to (orders,)."""
+    top = scores >= scores.max(1, keepdims=True) - 1e-12
+    return (top / top.sum(1, keepdims=True))[:, 0]
+
+
+@torch.no_grad()
+def through_vae(vae: AutoencoderKL, images: np.ndarray) -> np.ndarray:
+    """Return what is left of images (n, h, w, 3) uint8 when they have been coded and decoded by the VAE."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
+    back = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.float().cpu()
+    return ((back.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def scored(

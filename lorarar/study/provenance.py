@@ -4,9 +4,9 @@ The workflow in ``data/Snakefile`` runs every command through ``run``, which wri
 when the command has succeeded; ``gather`` joins the pieces into ``data/manifest.json``; ``check`` compares
 the manifest with the files. Nothing here imports torch: it would cost seconds for each of many jobs.
 
-    python -m lorarar.study.provenance run shoebox/clip -- lorarar shoebox clip --steps 480
-    python -m lorarar.study.provenance gather
-    python -m lorarar.study.provenance check
+    lorarar manifest run shoebox/clip -- lorarar shoebox clip --steps 480
+    lorarar manifest gather
+    lorarar manifest check
 """
 
 from __future__ import annotations
@@ -27,13 +27,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorarar.scales import data_folder
+
 FACTS = ("sha256", "bytes", "command", "seed", "seconds", "machine", "date")
 """What the manifest says of each artefact."""
-
-
-def data_folder() -> Path:
-    """Return the folder of artefacts, as `lorarar.scales.data_folder` does, without importing torch."""
-    return Path(os.environ.get("LORARAR_DATA") or Path(__file__).resolve().parents[2] / "data")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -200,11 +197,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``python -m lorarar.study.provenance STEP``; exit status 2 for bad input, 1 if the check fails."""
+    """Run ``lorarar manifest STEP``; exit status 2 for bad input, 1 if the check fails."""
     parser = argparse.ArgumentParser(
-        prog="python -m lorarar.study.provenance",
+        prog="lorarar manifest",
         description="The manifest of what the project ships: hashes, commands, seeds, times, machines.",
-        epilog="example:\n  python -m lorarar.study.provenance check",
+        epilog="example:\n  lorarar manifest check",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
@@ -236,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         lines = check()
     except (ValueError, OSError) as error:
-        print(f"lorarar.study.provenance: {error}", file=sys.stderr)
+        print(f"lorarar manifest: {error}", file=sys.stderr)
         return 2
     print("\n".join(lines) or "every artefact is as the manifest says")
     return int(bool(lines))

@@ -39,7 +39,7 @@ def record(
     Raises:
         ValueError: images or verdicts are missing.
     """
-    from lorarar.book import inside, save_recorded
+    from lorarar.records import inside, save_recorded
 
     if name is None:
         name = record_name(run.scale, f"experiment_{run.split}")
@@ -101,7 +101,7 @@ def record_name(scale: Scale, name: str) -> str:
 
 def record_command(step: str, run: Setting) -> str:
     """Return the command that makes a record anew."""
-    return f"python -m lorarar.study {step} --split {run.split} --scale {run.scale.name}"
+    return f"lorarar study {step} --split {run.split} --scale {run.scale.name}"
 
 
 def _save_png(path: Path, pixels: np.ndarray) -> None:

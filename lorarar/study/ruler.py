@@ -99,15 +99,26 @@ class Ruler:
     @torch.no_grad()
     def merged(self, pair: Pair, merge: LoRA) -> Error:
         """Return ρ of a merge that is a LoRA: `rho` of any method, and what each side contributes."""
-        for name in pair:
-            if name not in self._base:
-                self.update({})
-                self._base[name] = float(self._squares(self.probes(name)).mean())
+        without = [self._without_lora(name) for name in pair]
         both = joined(*(self.probes(name) for name in pair))
         self.update(placed(merge, self.pipe.device, self.pipe.dtype))
         content, style = self._squares(both).split(self.draws)
-        errors, without = (float(content.mean()), float(style.mean())), [self._base[name] for name in pair]
+        errors = float(content.mean()), float(style.mean())
         return Error(sum(errors) / sum(without), *(e / w for e, w in zip(errors, without, strict=True)))
+
+    @torch.no_grad()
+    def alone(self, name: str, lora: LoRA) -> float:
+        """Return ρ of one LoRA against the zoo's of that name, on the pictures of that one."""
+        without = self._without_lora(name)
+        self.update(placed(lora, self.pipe.device, self.pipe.dtype))
+        return float(self._squares(self.probes(name)).mean()) / without
+
+    def _without_lora(self, name: str) -> float:
+        if name not in self._base:
+            probes = self.probes(name)
+            self.update({})
+            self._base[name] = float(self._squares(probes).mean())
+        return self._base[name]
 
     def _squares(self, batch: Batch) -> torch.Tensor:
         # The target of a probe is what its own LoRA answers.

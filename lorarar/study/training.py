@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from lorarar.hypernet import Hypernetwork
 from lorarar.lora import LoRA
+from lorarar.options import LoraRecipe
 from lorarar.pipelines import base_sha256
-from lorarar.scales import Recipe, Scale
+from lorarar.scales import Scale
 from lorarar.shoebox import zoo
 from lorarar.train import Trained, train_lora
 
@@ -52,7 +53,7 @@ class Task:
     checkpoint: Path | None = None
 
 
-def optimised(task: Task, **options: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:  # noqa: ANN401
+def optimised(task: Task, **options: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Find ZipLoRA's coefficients of a pair with the scale's settings: layer → (m_c, m_s)."""
     from lorarar.train import optimise
 
@@ -66,7 +67,7 @@ def optimised(task: Task, **options: Any) -> dict[str, tuple[torch.Tensor, torch
     )[0]
 
 
-def trained_jointly(task: Task, **options: Any) -> LoRA:  # noqa: ANN401
+def trained_jointly(task: Task, **options: Any) -> LoRA:
     """Train one LoRA on a pair's subject and style together (multi-concept DreamBooth, Ruiz et al. 2023).
 
     Both concepts keep the pictures and captions of their own LoRAs and are drawn equally often; it gets as
@@ -85,7 +86,7 @@ def trained_jointly(task: Task, **options: Any) -> LoRA:  # noqa: ANN401
     )
 
 
-def joint_recipe(scale: Scale) -> Recipe:
+def joint_recipe(scale: Scale) -> LoraRecipe:
     """Return the recipe of joint training: the content's, for the steps of content and style together."""
     return replace(scale.content, steps=scale.content.steps + scale.style.steps)
 

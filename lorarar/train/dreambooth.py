@@ -12,17 +12,18 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
+from torch import Tensor
 
 from lorarar.images import Images, read_images
 from lorarar.lora import LoRA
+from lorarar.options import LoraOptions, LoraRecipe, values
 from lorarar.pipelines import base_sha256, generate, load_pipeline
 from lorarar.scales import Scale
 from lorarar.train.denoising import denoising_loss, draw
-from lorarar.train.loop import keep, learning_rate_factor, make_optimizer, restore
+from lorarar.train.loop import Checkpoint, Run, learning_rate_factor, make_optimizer
 from lorarar.train.pictures import Concept, encode
 
 if TYPE_CHECKING:
@@ -92,34 +93,21 @@ def train_lora(
     pipe: DiffusionPipeline | str | Path | Scale,
     images: Images | None = None,
     prompt: str | Sequence[str] | None = None,
+    options: LoraRecipe | None = None,
     *,
     concepts: Sequence[Concept] | None = None,
-    rank: int = 64,
-    steps: int = 1000,
-    learning_rate: float = 5e-5,
-    batch_size: int = 1,
-    warmup: int = 0,
-    decay: float = 0.0,
-    seed: int = 0,
-    targets: Sequence[str] = ATTENTION,
-    class_prompt: str | None = None,
     class_images: Images | int = 100,
-    prior_weight: float = 1.0,
-    flip: bool = False,
-    optimizer: str = "adamw",
-    precision: str | None = None,
-    gradient_checkpointing: bool = False,
     device: str | torch.device | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
     resume: bool = False,
     progress: bool = True,
     callback: Callable[[int, float], None] | None = None,
+    **changes: Any,
 ) -> LoRA:
     """Train a LoRA on a few images of a subject or a style.
 
-    The defaults are the papers' for SDXL; ``train_lora(pipe, images, prompt, **vars(scale.content))`` takes a
-    scale's. The text encoders stay frozen. The pipeline is left as it was found.
+    The text encoders stay frozen; the LoRA itself is always float32. The pipeline is left as it was found.
 
     Args:
         pipe: a diffusers SDXL or SD 1.5 pipeline, or what `lorarar.pipelines.load_pipeline` takes.
@@ -127,24 +115,10 @@ def train_lora(
             They are scaled and cropped to the pipeline's own square size.
         prompt: one for all images ("A sks dog"), or a caption for each ("a vase in watercolor painting
             style").
+        options: `lorarar.options.LoraOptions`, or a scale's recipe; the defaults are the papers' for SDXL.
         concepts: instead of ``images`` and ``prompt``, several (images, prompt): one LoRA learns them
             jointly, each drawn equally often (multi-concept DreamBooth).
-        rank: of every layer's update.
-        steps: of the optimizer.
-        learning_rate: of AdamW, at its highest.
-        batch_size: images a step; with prior preservation as many class images again.
-        warmup: steps over which the learning rate rises.
-        decay: share of the steps, at the end, over which the learning rate falls to zero.
-        seed: of the start and of everything drawn.
-        targets: names of the linear layers that get an update.
-        class_prompt: turns prior preservation on, e.g. "a dog".
         class_images: images of the class, or how many of them the base model makes from ``class_prompt``.
-        prior_weight: the factor of the class images' loss.
-        flip: also train on mirror images. Off: subjects are rarely symmetric.
-        optimizer: ``adamw``, or ``adamw8bit`` where bitsandbytes is installed.
-        precision: ``fp16`` or ``bf16``, to which autocast reduces matrix products; None follows the
-            pipeline's weights. The LoRA itself is always float32.
-        gradient_checkpointing: recompute activations in the backward pass: slower, with less memory.
         device: where a pipeline given by name is loaded; one given as an object stays where it is.
         checkpoint: a file in which the run's state is kept, written aside and renamed; removed at the end.
         checkpoint_every: steps between two checkpoints.
@@ -152,44 +126,28 @@ def train_lora(
             interruption.
         progress: show a bar.
         callback: called after each step with its number, from 1, and its loss.
+        **changes: single options by name, which take precedence.
 
     Returns:
         The LoRA in memory, float32 on the CPU; `lorarar.save_lora` writes an ordinary diffusers file.
 
     Raises:
-        ValueError: in one line, if an argument is out of range or an image, the base or the checkpoint cannot
-            be used.
+        ValueError: an option is out of range, or an image, the base or the checkpoint cannot be used.
     """
     if (concepts is None) == (images is None or prompt is None):
         raise ValueError("give either images and a prompt, or concepts")
     concepts = [(images, prompt)] if concepts is None else list(concepts)
-    for name, value in (
-        ("rank", rank),
-        ("steps", steps),
-        ("batch_size", batch_size),
-        ("checkpoint_every", checkpoint_every),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value}")
-    if not learning_rate > 0 or not prior_weight >= 0 or warmup < 0 or not 0 <= decay <= 1:
-        raise ValueError(
-            "learning_rate must be positive, prior_weight and warmup not negative, decay between 0 and 1"
-        )
-    if precision not in (None, *_PRECISIONS):
-        raise ValueError(
-            f"unknown precision {precision!r}: choose fp16 or bf16, or none to follow the weights"
-        )
-    if checkpoint is not None and not Path(checkpoint).parent.is_dir():
-        raise ValueError(f"{checkpoint}: its folder does not exist; make it first")
+    o = LoraOptions.of(options, **changes)
+    kept = Checkpoint.at(checkpoint, checkpoint_every, resume)
     # Pictures are read before the base, so that a bad one is reported at once.
     concepts = [(read_images(pictures), words) for pictures, words in concepts]
     if isinstance(pipe, str | Path) or not hasattr(pipe, "unet"):
         pipe = load_pipeline(pipe, device)
     unet = pipe.unet
     width = max(unet.config.block_out_channels)
-    if rank > width:
+    if o.rank > width:
         raise ValueError(
-            f"rank {rank} is more than the UNet's greatest width, {width}: choose a smaller rank"
+            f"rank {o.rank} is more than the UNet's greatest width, {width}: choose a smaller rank"
         )
 
     from diffusers import DDPMScheduler
@@ -197,74 +155,57 @@ def train_lora(
     schedule = DDPMScheduler.from_config(pipe.scheduler.config)
     alphas = schedule.alphas_cumprod.to(unet.device, torch.float32)
     prediction_type = schedule.config.prediction_type
-    sets = [encode(pipe, concepts, flip=flip)]
-    if class_prompt is not None:
+    sets = [encode(pipe, concepts, flip=o.flip)]
+    if o.class_prompt is not None:
         if isinstance(class_images, int):
             if class_images < 1:
                 raise ValueError(f"class_images must be at least 1, not {class_images}")
-            class_images = generate(pipe, class_prompt, range(seed, seed + class_images), progress=progress)
-        sets.append(encode(pipe, [(class_images, class_prompt)], flip=flip, weight=prior_weight))
+            seeds = range(o.seed, o.seed + class_images)
+            class_images = generate(pipe, o.class_prompt, seeds, progress=progress)
+        sets.append(encode(pipe, [(class_images, o.class_prompt)], flip=o.flip, weight=o.prior_weight))
 
-    kind = _PRECISIONS[precision] if precision else unet.dtype if unet.dtype in _PRECISIONS.values() else None
+    own = unet.dtype if unet.dtype in _PRECISIONS.values() else None
+    kind = _PRECISIONS[o.precision] if o.precision else own
     autocast = torch.autocast(unet.device.type, kind) if kind else nullcontext()
-    scaler = torch.amp.GradScaler(
-        unet.device.type, enabled=kind == torch.float16 and unet.device.type == "cuda"
-    )
-    generator = torch.Generator().manual_seed(seed)
-    settings = {  # what decides where the run goes: a checkpoint belongs to one setting of it
+    generator = torch.Generator().manual_seed(o.seed)
+    settings = {
         "images": hashlib.sha256(
             b"".join(i.tobytes() for pictures, _ in concepts for i in pictures)
         ).hexdigest(),
         "prompts": [words if isinstance(words, str) else list(words) for _, words in concepts],
         "base": base_sha256(pipe),
-        "class_prompt": class_prompt,
-        "prior_weight": prior_weight,
-        "rank": rank,
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "warmup": warmup,
-        "decay": decay,
-        "seed": seed,
-        "targets": list(targets),
-        "flip": flip,
-        "optimizer": optimizer,
-        "precision": precision,
+        **{name: value for name, value in values(o).items() if name != "gradient_checkpointing"},
+        "targets": list(o.targets),
     }
 
-    with adapted(pipe, rank, targets, seed=seed, gradient_checkpointing=gradient_checkpointing) as factors:
+    with adapted(
+        pipe, o.rank, o.targets, seed=o.seed, gradient_checkpointing=o.gradient_checkpointing
+    ) as factors:
+
+        def loss(_step: int) -> tuple[Tensor, tuple[Tensor]]:
+            batch = draw(sets, o.batch_size, alphas, prediction_type, generator)
+            with autocast:
+                value = denoising_loss(unet, batch)
+            return value, (value.detach(),)
+
         parameters = [factor for pair in factors.values() for factor in pair]
-        rule = make_optimizer(optimizer, parameters, learning_rate)
-        state = {"parameters": parameters, "optimizer": rule, "scaler": scaler, "generator": generator}
-        start = 0
-        if resume and checkpoint is not None and Path(checkpoint).exists():
-            start = restore(checkpoint, settings, **state)
-        with tqdm(initial=start, total=steps, unit="step", disable=not progress) as bar:
-            for step in range(start, steps):
-                for group in rule.param_groups:
-                    group["lr"] = learning_rate * learning_rate_factor(step, steps, warmup, decay)
-                batch = draw(sets, batch_size, alphas, prediction_type, generator)
-                with autocast:
-                    loss = denoising_loss(unet, batch)
-                scaler.scale(loss).backward()
-                scaler.unscale_(rule)
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                scaler.step(rule)
-                scaler.update()
-                rule.zero_grad()
-                bar.update()
-                if callback or step % 10 == 9:  # reading the loss waits for the GPU, so not every step
-                    bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-                if checkpoint is not None and (step + 1) % checkpoint_every == 0 and step + 1 < steps:
-                    keep(checkpoint, settings, step + 1, **state)
-                if callback:
-                    callback(step + 1, loss.item())
+        Run(
+            loss,
+            parameters,
+            make_optimizer(o.optimizer, parameters, o.learning_rate),
+            o.steps,
+            settings,
+            generator,
+            half=kind == torch.float16 and unet.device.type == "cuda",
+            clip=1.0,
+            rate=lambda step: learning_rate_factor(step, o.steps, o.warmup, o.decay),
+            checkpoint=kept,
+        ).go("lora", ("loss",), progress, callback and (lambda step, terms: callback(step, *terms)))
         lora = LoRA(
             {layer: tuple(f.detach().cpu().clone() for f in pair) for layer, pair in factors.items()},
             metadata={"lorarar_training": json.dumps(settings)},
         )
     if not all(torch.isfinite(factor).all() for pair in lora.values() for factor in pair):
         raise ValueError("training diverged: choose a smaller learning rate, or bf16 or full precision")
-    if checkpoint is not None:
-        Path(checkpoint).unlink(missing_ok=True)
+    kept.remove()
     return lora

@@ -1,12 +1,16 @@
-"""What every training has: learning rate, optimiser, checkpoints."""
+"""What every training has: the loop itself, the learning rate, the optimiser, checkpoints."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -86,3 +90,125 @@ def restore(
     scaler.load_state_dict(state["scaler"])
     generator.set_state(state["generator"].cpu())
     return state["step"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file in which a run's state is kept, so that it can be killed at any time and go on.
+
+    Args:
+        file: written aside and renamed; removed at the end. None keeps nothing.
+        every: steps between two writes.
+        resume: go on from the file, if there is one; the result is that of an uninterrupted run.
+
+    Raises:
+        ValueError: ``every`` is below 1, or the file's folder does not exist.
+    """
+
+    file: Path | None = None
+    every: int = 100
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(f"checkpoint_every must be a whole number of at least 1, not {self.every}")
+        if self.file is not None and not self.file.parent.is_dir():
+            raise ValueError(f"{self.file}: its folder does not exist; make it first")
+
+    @classmethod
+    def at(cls, file: str | Path | None, every: int, resume: bool) -> Checkpoint:
+        """Return the checkpoint of a run, its file named by a path or a string."""
+        return cls(None if file is None else Path(file), every, resume)
+
+    def start(self, settings: dict[str, Any], state: dict[str, Any]) -> int:
+        """Take up the kept state, if that is asked and there is one; return the number of steps done."""
+        if self.resume and self.file is not None and self.file.exists():
+            return restore(self.file, settings, **state)
+        return 0
+
+    def step(self, done: int, steps: int, settings: dict[str, Any], state: dict[str, Any]) -> None:
+        """Keep the state when it is time; after the last step there is nothing to go on with."""
+        if self.file is not None and done % self.every == 0 and done < steps:
+            keep(self.file, settings, done, **state)
+
+    def remove(self) -> None:
+        """Remove the file of a run that has ended."""
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+
+
+@dataclass
+class Run:
+    """A training: what moves, by which rule, and what decides where it goes.
+
+    Args:
+        loss: called with the number of the step, from 0; returns the loss, a scalar, and the terms to report.
+        parameters: that the optimiser moves.
+        optimiser: of them.
+        steps: in all.
+        settings: what decides where the run goes: a checkpoint belongs to one setting of it.
+        generator: of everything drawn in the loss; its state is kept.
+        half: whether gradients are scaled, as float16 needs it.
+        clip: the largest norm of all gradients together; 0 leaves them as they are.
+        rate: the factor of the learning rate at a step.
+        kept: tensors that are kept and restored with the parameters.
+        checkpoint: where the state is kept.
+    """
+
+    loss: Callable[[int], tuple[Tensor, Sequence[Tensor]]]
+    parameters: list[torch.nn.Parameter] | list[Tensor]
+    optimiser: torch.optim.Optimizer
+    steps: int
+    settings: dict[str, Any]
+    generator: torch.Generator
+    half: bool = False
+    clip: float = 0.0
+    rate: Callable[[int], float] | None = None
+    kept: Sequence[Tensor] = ()
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+    def go(
+        self,
+        name: str,
+        terms: Sequence[str],
+        progress: bool = True,
+        callback: Callable[[int, tuple[float, ...]], None] | None = None,
+    ) -> None:
+        """Take all steps, or those that an interrupted run has left.
+
+        Args:
+            name: of the bar.
+            terms: names of what the loss reports, for the bar.
+            progress: show a bar.
+            callback: called after each step with its number, from 1, and the terms.
+        """
+        device = self.parameters[0].device.type
+        scaler = torch.amp.GradScaler(device, enabled=self.half)
+        state = {
+            "parameters": [*self.parameters, *self.kept],
+            "optimizer": self.optimiser,
+            "scaler": scaler,
+            "generator": self.generator,
+        }
+        highest = [group["lr"] for group in self.optimiser.param_groups]
+        start = self.checkpoint.start(self.settings, state)
+        with tqdm(initial=start, total=self.steps, desc=name, unit="step", disable=not progress) as bar:
+            for step in range(start, self.steps):
+                for group, lr in zip(self.optimiser.param_groups, highest, strict=True):
+                    group["lr"] = lr * (self.rate(step) if self.rate else 1.0)
+                loss, values = self.loss(step)
+                scaler.scale(loss).backward()
+                if self.clip:
+                    scaler.unscale_(self.optimiser)
+                    torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+                scaler.step(self.optimiser)
+                scaler.update()
+                self.optimiser.zero_grad()
+                bar.update()
+                if callback or step % 10 == 9:  # reading the loss waits for the GPU, so not every step
+                    read = tuple(value.item() for value in values)
+                    shown = {term: f"{value:.4f}" for term, value in zip(terms, read, strict=True)}
+                    bar.set_postfix(shown, refresh=False)
+                self.checkpoint.step(step + 1, self.steps, self.settings, state)
+                if callback:
+                    callback(step + 1, read)

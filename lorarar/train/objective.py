@@ -12,13 +12,15 @@ layer's input: y = W x + B_c A_c (m_c ⊙ x) + B_s A_s (m_s ⊙ x). No dense ΔW
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lorarar.merging import RESTS, Gates
+from lorarar.merging import Gates
+from lorarar.options import MEASURES
 from lorarar.train.adapters import Trained
 from lorarar.train.denoising import Batch, draw
 from lorarar.train.gates import Gated, Update, placed
@@ -26,10 +28,6 @@ from lorarar.train.pictures import encode
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-
-MEASURES = ("dot", "cosine")
-"""How alike two coefficient vectors are, see `similarity`."""
 
 
 class Terms(NamedTuple):
@@ -139,6 +137,16 @@ def teach(
     return replace(batch, target=answers)
 
 
+def draw_samples(
+    lessons: Sequence[Batch], count: int, batch_size: int, generator: torch.Generator
+) -> list[Batch]:
+    """Draw a step's samples, ``batch_size`` of each LoRA's ``count``."""
+    picks = [torch.randperm(count, generator=generator)[:batch_size] for _ in lessons]
+    return [
+        chosen(lesson, pick.to(lesson.noised.device)) for lesson, pick in zip(lessons, picks, strict=True)
+    ]
+
+
 def merging_loss(
     unet: torch.nn.Module,
     update: Update,
@@ -172,18 +180,3 @@ def merging_loss(
     if measure == "dot":
         alike = alike / both.target[0].numel()
     return Terms(errors[:split].mean(), errors[split:].mean(), alike)
-
-
-def check_settings(*, learning_rate: float, similarity: float, measure: str, rest: str, **whole: int) -> None:
-    """Raise ValueError for a setting out of range; ``whole`` are numbers of at least 1."""
-    for name, value in whole.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value}")
-    if not 0 < learning_rate < float("inf") or not 0 <= similarity < float("inf"):
-        raise ValueError(
-            f"learning_rate must be positive and similarity not negative, but are {learning_rate} "
-            f"and {similarity}"
-        )
-    for name, value, known in (("measure", measure, MEASURES), ("rest", rest, RESTS)):
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")

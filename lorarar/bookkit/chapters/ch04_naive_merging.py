@@ -216,7 +216,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "half the sum is ahead of every one of them": f.rho_half < f.rho_lowest,
         "the sum at 0.7 in each of the nine pairs": f.even_first == f.measured,
         "Set to its own best volume, none is better than the sum": f.best_direct <= f.best_others + 0.005,
-        "four of the five lie within a tenth": f.best_fourth - f.best_direct < 0.1,
+        "all five lie within a tenth": f.best_fourth < f.best_ties_delta < f.best_direct + 0.1,
         "TIES is the quieter sum": f.ties_volume < 0.92 and f.rho_ties_delta < f.rho_direct,
         "Dropping by lot never helps": bool(f.dare_rises) and f.rho_dare_delta > f.rho_direct,
         "Trimming by size does little": abs(f.ties_whole - f.ties_best) < 0.1,

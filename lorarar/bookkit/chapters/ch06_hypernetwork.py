@@ -10,9 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from lorarar import Hypernetwork, bench
+from lorarar import Hypernetwork
 from lorarar.bookkit import board, style
-from lorarar.bookkit.claims import Claim
+from lorarar.bookkit.claims import NOT_EXAMINED, Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.records import recorded as record
@@ -22,7 +22,7 @@ from lorarar.scales import find_scale
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
 from lorarar.study.cells import hypernetwork_of
-from lorarar.study.ladder import LADDER
+from lorarar.study.ladder import LADDER, validation_pairs
 from lorarar.study.statistics import crossed
 
 if TYPE_CHECKING:
@@ -33,8 +33,12 @@ if TYPE_CHECKING:
     from lorarar.merging import Gates
 
 RECORDS = ("rho", "experiment_validation", "first_sums", "hypernetworks")
+PAIR = ("bear plushie", "watercolor painting #1")
 BLOCK, TURN = 500, 50
 """Steps of ten pairs and of one, of which the figure of the losses takes means."""
+
+SDXL = {640: 10, 1280: 60}
+"""Transformer blocks of SDXL by their width: each has four query and output layers, with as many columns."""
 
 ENDS = ("", "_low", "_high")
 
@@ -43,12 +47,12 @@ ENDS = ("", "_low", "_high")
 
 
 def recorded(scale: str = "shoebox") -> Facts:
-    """Return the numbers from shipped files: the network, its losses, the ladder, the judged images, recipes."""
+    """Return the numbers from shipped files: network, losses, ladder, judged images, recipes."""
     return Facts(_network(scale), _losses(scale), _ladder(scale), _images(scale), _recipes(scale))
 
 
 def _network(scale: str) -> dict[str, float]:
-    network, wide = Hypernetwork.load(hypernetwork_of(scale)), bench.shapes()
+    network = Hypernetwork.load(hypernetwork_of(scale))
     lora, paper = zoo.load(subjects.SPLIT["validation"][0], scale), find_scale("sdxl")
     columns = sum(lora[k][1].shape[1] for k in layers_of(lora, network.metadata["parts"].split(",")))
     settings = json.loads(network.metadata["lorarar_training"])
@@ -58,7 +62,7 @@ def _network(scale: str) -> dict[str, float]:
         "columns": columns,
         "coefficients": 2 * columns,
         "sdxl_parameters": sum(p.numel() for p in Hypernetwork().parameters()),
-        "sdxl_coefficients": sum(2 * wide[name][1] for name in layers_of(wide, ("query", "output"))),
+        "sdxl_coefficients": 2 * sum(4 * width * blocks for width, blocks in SDXL.items()),
         "steps": settings["steps"],
         "pairs": settings["pairs"],
         "possible": len(subjects.SPLIT["train"]) * len(styles.SPLIT["train"]),
@@ -100,7 +104,7 @@ def _ladder(scale: str) -> dict[str, float]:
     run = record(f"rho{suffix(scale)}")["ladder"]
     new = {name: _grid(values) for name, values in run["new"].items()}
     known = {name: np.array(values) for name, values in run["known"].items()}
-    rar = new["LoRA.rar"]
+    rar, at = new["LoRA.rar"], validation_pairs().index(PAIR)
     facts = {
         "new_pairs": rar.size,
         "sum_new": new["plain sum"].mean(),
@@ -112,6 +116,8 @@ def _ladder(scale: str) -> dict[str, float]:
         "zip_known": known["ZipLoRA"].mean(),
         "zip_kv_known": known["ZipLoRA, key and value ½"].mean(),
         "known_behind": (known["LoRA.rar"] > known["ZipLoRA, key and value ½"]).all(),
+        "pair_rar": rar.ravel()[at],
+        "pair_sum": new["plain sum"].ravel()[at],
         "ahead_of_table": (rar < new["table by column"]).sum(),
     }
     for key, name in (
@@ -218,8 +224,6 @@ def live(
         start_new=start["new"],
         end_new=end["new"],
         shipped_new=shipped["new"],
-        end_known=end["known"],
-        shipped_known=shipped["known"],
         one_rar=one["rar"],
         one_sum=one["sum"],
         shown=len(seen["LoRA.rar"][0]),
@@ -235,12 +239,85 @@ def live(
 def statements(facts: Facts) -> dict[str, bool]:
     """Return the findings of the prose, each by a fragment of it."""
     f = facts
-    return {}
+
+    def open_(name: str) -> bool:
+        return f[f"{name}_low"] <= 0 <= f[f"{name}_high"]
+
+    behind = f.known_behind and f.rar_known > 1.2 * f.zip_known
+    looks = f.other_minus_rar_low > 0
+    return {
+        "has not converged: on pairs of its own training it leaves an error": behind,
+        "looks at the pair and gains nothing by it": looks and open_("table_minus_rar"),
+        "cannot be told apart": open_("duel_zip") and open_("duel_even") and open_("duel_zip_even"),
+        "a few strong columns get more": f.last_highest > 1.5,
+        "no more than chance": 0 <= f.early - f.late < 2 * f.by_chance,
+        "The next chapter measures with the same function and the same probes": max(
+            abs(f.one_rar - f.pair_rar), abs(f.one_sum - f.pair_sum)
+        )
+        < 0.02,
+        "most of what the long training brings is there after the short one": f.start_new - f.end_new
+        > 0.5 * (f.start_new - f.shipped_new)
+        > 0,
+        "gives nearly the same answer to every column": f.first_spread < 0.1 * f.last_spread,
+        "Its answers to other pairs fit a pair worse than its own answer": looks,
+        "But it gains nothing by looking": open_("table_minus_rar"),
+        "better coefficients exist for the very layers that the network predicts": f.known_behind
+        and f.zip_kv_known < f.rar_known,
+        "Both intervals hold zero": open_("duel_sum") and open_("duel_zip"),
+        "The plain sum is a weak rival": f.right_direct < f.right_lorarar and f.sum_new > 1.5 * f.levels_new,
+        "do not show that a network or an optimisation beats one well-chosen number": open_("duel_even")
+        and open_("duel_zip_even"),
+        "none ahead of the paper's by an interval clear of zero": f.recipes_ahead == 0,
+    }
 
 
 def claims(facts: Facts) -> list[Claim]:
     """Return the papers' claims that the chapter examines."""
-    return []
+    f = facts
+
+    def ends(name: str, form: str = ".3f") -> str:
+        return style.interval([f[f"{name}{end}"] for end in ENDS], form)
+
+    return [
+        Claim(
+            "generalises",
+            "It generalises to LoRAs it was not trained on, without further training",
+            "LoRA.rar, abstract",
+            f"Ahead of the plain sum: ρ is {f.rar_new:.2f} against {f.sum_new:.2f} on new LoRAs. Not shown "
+            f"ahead of one number for query and output, which is worse by {ends('levels_minus_rar')}.",
+            verdict(f.levels_minus_rar_low > 0, part=f.rar_new < f.sum_new),
+        ),
+        Claim(
+            "reads",
+            "Its coefficients are made for the pair",
+            "LoRA.rar, §3, as the reason for a hypernetwork",
+            f"They use the pair: those for other pairs are worse by {ends('other_minus_rar')}. No gain is "
+            f"shown: a table of average answers, one for all pairs, is worse by {ends('table_minus_rar')}.",
+            verdict(f.table_minus_rar_low > 0, f.other_minus_rar_low > 0, f.table_minus_rar_high < 0),
+        ),
+        Claim(
+            "as_good_as_optimum",
+            "It merges as well as an optimisation for the pair, or better",
+            "LoRA.rar, main results",
+            f"In the objective this network, not converged, is behind ZipLoRA by {ends('rar_minus_zip')}. "
+            f"In pictures it differs by {ends('duel_zip', '+.0f')} points, which holds zero.",
+            verdict(f.rar_minus_zip_high < 0.02, against=f.rar_minus_zip_low > 0),
+        ),
+        Claim(
+            "small",
+            "The hypernetwork has 0.49 million parameters",
+            "LoRA.rar, supplement §A1.3",
+            f"{f.sdxl_parameters:,} at SDXL's widths, {f.parameters:,} in the shoebox",
+            verdict(round(f.sdxl_parameters / 1e6, 2) == 0.49, against=True),
+        ),
+        Claim(
+            "parts",
+            "Query and output are the best parts to predict",
+            "LoRA.rar, supplement, Table A3",
+            "Two of the fifteen sets of parts were trained here, each from one seed, which decides nothing.",
+            NOT_EXAMINED,
+        ),
+    ]
 
 
 # ---------------------------------------------------------------- figures

@@ -13,13 +13,13 @@ from scipy.stats import rankdata
 
 from lorarar import Hypernetwork
 from lorarar.bookkit import style
-from lorarar.bookkit.claims import Claim
+from lorarar.bookkit.claims import Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import heat_maps, legend_below, panels
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
 from lorarar.hypernet import layers_of
-from lorarar.lora import LoRA, delta_weight
+from lorarar.lora import LoRA
 from lorarar.merging import Gates
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import subjects
@@ -130,13 +130,18 @@ class Predictions:
         """Return the coefficients of one side, (pairs, columns) for each layer."""
         return [np.stack([self.said[p][k][side].double().numpy() for p in self.pairs]) for k in self.layers]
 
+    def kept(self, side: int, layers: Sequence[str]) -> float:
+        """Return the share of energy that one side keeps in some layers, the mean over the pairs."""
+        pairs = ((self.loras[pair[side]], gates) for pair, gates in self.said.items())
+        return float(np.mean([co.energy_kept(lora, gates, side, layers) for lora, gates in pairs]))
+
     def energy(self) -> np.ndarray:
         """Return the share of energy that is kept (2, blocks, parts), the mean over the pairs."""
         kept = np.zeros((2, len(self.blocks), len(self.kinds)))
         for layer in self.layers:
             at = self.blocks.index(co.block_of(layer)), self.kinds.index(co.part_of(layer))
             for side in (0, 1):
-                kept[side][at] = np.mean([strength_kept(self, q, side, [layer]) for q in self.pairs])
+                kept[side][at] = self.kept(side, [layer])
         return kept
 
 
@@ -151,26 +156,8 @@ def predict(scale: str = "shoebox", pairs: Sequence[Pair] | None = None) -> Pred
     return Predictions(network, loras, said, layers)
 
 
-def empty(network: Hypernetwork) -> dict[int, tuple[float, float]]:
-    """Return what a hypernetwork answers to a pair of empty columns: {length of one column: (m_c, m_s)}."""
-    with torch.no_grad():
-        return {n // 2: tuple(map(float, network(torch.zeros(n)))) for n in network.columns}
-
-
-def between_blocks(difference: np.ndarray) -> float:
-    """Return which share of the variance of a map (blocks, parts) lies between its blocks."""
-    return float(difference.mean(1).var() / difference.var())
-
-
-def strength_kept(p: Predictions, pair: Pair, side: int, layers: Sequence[str]) -> float:
-    """Return which share of ‖ΔW‖² the coefficients of some layers keep, from zero to more than one."""
-    squares = [delta_weight(p.loras[pair[side]][k]).square().sum(0) for k in layers]
-    kept = [s * p.said[pair][k][side] ** 2 for s, k in zip(squares, layers, strict=True)]
-    return float(torch.cat(kept).sum() / torch.cat(squares).sum())
-
-
 def looks(p: Predictions, pairs: Sequence[Pair]) -> np.ndarray:
-    """Return rank correlations (2 sides, 3 properties) of coefficients with a column's properties, within layers."""
+    """Return rank correlations of coefficients with a column's properties, within layers: (2 sides, 3)."""
     found = []
     for pair in pairs:
         content, style_lora = (p.loras[name] for name in pair)
@@ -206,7 +193,7 @@ def live(
     levels = [dict(zip(p.layers, [float(t.mean()) for t in p.tables(side)], strict=True)) for side in (0, 1)]
     widths = {k: p.said[pair][k][0].numel() for k in p.layers}
     lengths = {k: len(p.loras[pair[0]][k][0]) for k in p.layers}
-    quiet = empty(p.network)
+    quiet = co.empty_answers(p.network)
     inner = quiet[max(quiet)]
     split = [co.shares(p.tables(side)) for side in (0, 1)]
     part = [dict(zip(TERMS, s / max(s.sum(), 1e-12), strict=True)) for s in split]
@@ -216,12 +203,10 @@ def live(
     facts = {
         "mean_subject": maps[0].mean(),
         "mean_style": maps[1].mean(),
-        "blocks_share": between_blocks(maps[1] - maps[0]),
+        "blocks_share": co.between_rows(maps[1] - maps[0]),
         "energy_inner": max(*place["down 2.0"], *place["mid"]),
-        "energy_last_subject": place["up 1.1"][0],
-        "energy_last_style": place["up 1.1"][1],
-        "energy_before_subject": place["up 0.1"][0],
-        "energy_before_style": place["up 0.1"][1],
+        "peak_subject": energy[0, p.blocks.index("up 1.1"), p.kinds.index("cross query")],
+        "peak_style": energy[1, p.blocks.index("up 0.1"), p.kinds.index("self output")],
         "negative": (every < 0).float().mean(),
         "empty_gap": abs(maps[:, p.blocks.index("mid")] - np.array(inner)[:, None]).max(),
         "by_pair": np.mean([x["pair"] + x["both"] for x in part]),
@@ -232,7 +217,7 @@ def live(
     }
     for side, key in enumerate(SIDES):
         facts |= {
-            f"kept_{key}": np.mean([strength_kept(p, q, side, p.layers) for q in p.pairs]),
+            f"kept_{key}": p.kept(side, p.layers),
             f"empty_{key}": inner[side],
             f"share_layer_{key}": part[side]["layer"],
             f"share_column_{key}": part[side]["column"],
@@ -258,12 +243,72 @@ def live(
 def statements(facts: Facts) -> dict[str, bool]:
     """Return the findings of the prose, each by a fragment of it."""
     f = facts
-    return {}
+    return {
+        "The network drops query and output of both LoRAs in the middle of the UNet": f.energy_inner < 0.1,
+        "rows differ from rows": f.blocks_share > 0.6,
+        "and both are turned up there": f.peak_subject > 1 and f.peak_style > 1,
+        "strong columns get the large coefficients": min(f.kept_subject, f.kept_style)
+        > 2 * max(f.mean_subject, f.mean_style),
+        "which is what the inner rows of the first map show": f.empty_gap < 0.05,
+        "Layers and shared columns together make up more than half": f.by_pair < 0.5,
+        "No simple rule replaces the network": f.sight_most < 0.5,
+        "but within a layer, where only the choice of columns counts": max(f.inside_subject, f.inside_style)
+        < 0.5 * max(f.agree_subject, f.agree_style),
+        "So the optimum uses all four parts": f.cost_zip_kv_low > 0 and f.cost_zip_qo_low > 0,
+    }
 
 
 def claims(facts: Facts) -> list[Claim]:
     """Return the papers' claims that the chapter examines."""
-    return []
+    f = facts
+
+    def ends(name: str) -> str:
+        return style.interval([f[f"{name}{end}"] for end in ("", "_low", "_high")], ".3f")
+
+    return [
+        Claim(
+            "layers_differ",
+            "Coefficients have a pattern of their own in each layer",
+            "LoRA.rar leaves it open",
+            f"Layers account for {f.share_layer_subject:.0%} (subject) and {f.share_layer_style:.0%} (style) "
+            "of the variance. In the inner blocks this is only what the network answers to an empty column.",
+            verdict(False, part=min(f.share_layer_subject, f.share_layer_style) > 0.2),
+        ),
+        Claim(
+            "columns_matter",
+            "It takes a coefficient for each column, not one for each layer",
+            "ZipLoRA, §4, as the reason for column-wise merging",
+            f"With the mean of each layer ρ grows by {ends('cost_columns')}, on {f.new_pairs} pairs",
+            verdict(f.cost_columns_low > 0, against=f.cost_columns_high < 0),
+        ),
+        Claim(
+            "columns_divided",
+            "The similarity term makes subject and style use different columns",
+            "ZipLoRA, eq. 4",
+            f"As predicted yes: the cosine of the two is {f.cosine:.2f}. As optimised hardly: it falls from 1 "
+            f"to {f.cosine_zip:.2f}.",
+            verdict(max(f.cosine, f.cosine_zip) <= 0.6, part=f.cosine <= 0.6),
+        ),
+        Claim(
+            "predicts_optimum",
+            "The network predicts what an optimisation for the pair would find",
+            "the idea of a hypernetwork for ZipLoRA's coefficients",
+            f"Within layers the two correlate by {f.inside_subject:.2f} (subject) and {f.inside_style:.2f} "
+            "(style), on one pair and for a network that has not converged.",
+            verdict(
+                min(f.inside_subject, f.inside_style) >= 0.6,
+                against=max(f.inside_subject, f.inside_style) < 0.3,
+            ),
+        ),
+        Claim(
+            "key_value",
+            "Key and value need no coefficients of their own",
+            "LoRA.rar predicts query and output only (Table A3)",
+            f"ZipLoRA's ρ grows by {ends('cost_zip_kv')} when its key and value are put to ½, without a new "
+            f"optimisation; with query and output put to ½ by {ends('cost_zip_qo')}",
+            verdict(f.cost_zip_kv_high < 0.01, against=f.cost_zip_kv_low > 0),
+        ),
+    ]
 
 
 # ---------------------------------------------------------------- figures
@@ -297,10 +342,10 @@ def place_figure(p: Predictions, pair: str, block: str, part: str) -> tuple[Figu
         right.hist(m.clamp(*REACH), np.linspace(*REACH, 29), color=colour, alpha=0.55, label=label)
     right.set(xlim=REACH, xlabel="coefficient", ylabel="columns")
     right.legend(loc="upper right")
-    kept = [strength_kept(p, key, side, here) for side in (0, 1)]
+    kept = [co.energy_kept(p.loras[key[side]], p.said[key], side, here) for side in (0, 1)]
     text = (
         f"{block}, {part}: {len(m_c)} columns; mean {float(m_c.mean()):.2f} for the subject, "
-        f"{float(m_s.mean()):.2f} for the style; {kept[0]:.0%} and {kept[1]:.0%} of the updates' energy is kept"
+        f"{float(m_s.mean()):.2f} for the style; {kept[0]:.0%} and {kept[1]:.0%} of the energy is kept"
     )
     return figure, text
 

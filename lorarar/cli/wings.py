@@ -1,0 +1,31 @@
+"""Commands that live in wings of their own: the experiment, the manifest, the book, the benchmark.
+
+They are loaded when they are called, so that `lorarar merge` does not wait for them.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from lorarar.cli.parser import Commands
+
+WINGS = {
+    "study": ("lorarar.study.__main__", "Every method on every pair of subjects and styles, judged alike."),
+    "manifest": (
+        "lorarar.study.provenance",
+        "What the project ships: hashes, commands, seeds, machines.",
+    ),
+    "book": ("lorarar.bookkit.__main__", "Execute and render the book."),
+    "bench": ("lorarar.bench", "Time the merge at the size of SDXL."),
+}
+
+
+def add_wings(commands: Commands) -> None:
+    """List the wings in ``lorarar --help``; each reads its own arguments."""
+    for name, (_, summary) in WINGS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+
+
+def run_wing(name: str, arguments: Sequence[str]) -> int:
+    """Run a wing's command and return its exit status."""
+    module, _ = WINGS[name]
+    return import_module(module).main(list(arguments)) or 0

@@ -1,0 +1,113 @@
+"""Recorded runs, ``data/recorded/<name>.json``: results with what made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lorarar.scales import data_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds the package and, in a checkout, the whole project."""
+
+PROVENANCE = ("command", "seed", "scale", "machine", "date", "commit", "inputs")
+
+
+class Recorded(dict):
+    """The values of a recorded run, with its provenance: command, seed, scale, machine, date, inputs."""
+
+    def __init__(self, name: str, values: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.name, self.provenance = name, dict(provenance)
+
+
+def suffix(scale: str) -> str:
+    """Return the end of a recorded run's name: none for the shoebox, whose runs a smoke test uses too."""
+    return "" if scale in ("smoke", "shoebox") else f"_{scale}"
+
+
+def recorded(name: str) -> Recorded:
+    """Load ``data/recorded/<name>.json``.
+
+    Raises:
+        ValueError: there is no such recorded run, or it lacks part of its provenance.
+    """
+    path = data_folder() / "recorded" / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none"
+        raise ValueError(f"no recorded run {path}: there are {known}")
+    content = json.loads(path.read_text())
+    missing = [key for key in (*PROVENANCE, "values") if key not in content]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    return Recorded(name, content["values"], {key: content[key] for key in PROVENANCE})
+
+
+def save_recorded(
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    command: str,
+    seed: int,
+    scale: str,
+    inputs: Iterable[str | Path] = (),
+) -> Path:
+    """Write ``data/recorded/<name>.json``: values and provenance, whole or not at all. Returns the path.
+
+    Args:
+        name: of the run.
+        values: JSON values.
+        command: the one that makes these values anew.
+        seed: that the command used.
+        scale: that the command used.
+        inputs: files that decided the result, relative to the project's root; kept as SHA-256.
+    """
+    path = data_folder() / "recorded" / f"{name}.json"
+    content = {
+        "command": command,
+        "seed": seed,
+        "scale": scale,
+        "machine": machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+        "inputs": {str(i): digest(ROOT / i) for i in inputs},
+        "values": dict(values),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    aside.rename(path)
+    return path
+
+
+def inside(files: Iterable[Path]) -> list[Path]:
+    """Return the files that lie in the project, relative to its root, as `save_recorded` takes them."""
+    return [file.relative_to(ROOT) for file in map(Path.resolve, files) if file.is_relative_to(ROOT)]
+
+
+def machine() -> str:
+    """Describe this machine without naming it: processor or GPU, cores, system, Python."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    unit = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cores} CPU cores"
+    return f"{unit}, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file; "" if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _commit() -> str:
+    answer = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True
+    )
+    return answer.stdout.strip() or "none"
