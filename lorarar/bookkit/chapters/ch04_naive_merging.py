@@ -281,7 +281,7 @@ def claims(f: Facts) -> list[Claim]:
             "The plain sum's lead in images with the right subject: "
             + "; ".join(f"{name} {points(*lead)}" for name, lead in lost.items())
             + f". Clear of zero: {' and '.join(n for n, (_, low, _) in lost.items() if low > 0) or 'none'}. "
-            "Half the sum, which is as quiet as these merges, was not judged there.",
+            "Half the sum, which has the same weights, was not judged there.",
             verdict(
                 all(low > 0 for _, low, _ in lost.values()),
                 part=any(low > 0 for _, low, _ in lost.values()),
