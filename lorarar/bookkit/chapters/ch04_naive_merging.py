@@ -216,7 +216,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "half the sum is ahead of every one of them": f.rho_half < f.rho_lowest,
         "the sum at 0.7 in each of the nine pairs": f.even_first == f.measured,
         "Set to its own best volume, none is better than the sum": f.best_direct <= f.best_others + 0.005,
-        "four of the five lie within a tenth": f.best_fourth - f.best_direct < 0.1,
+        "all five lie within a tenth": f.best_fourth < f.best_ties_delta < f.best_direct + 0.1,
         "TIES is the quieter sum": f.ties_volume < 0.92 and f.rho_ties_delta < f.rho_direct,
         "Dropping by lot never helps": bool(f.dare_rises) and f.rho_dare_delta > f.rho_direct,
         "Trimming by size does little": abs(f.ties_whole - f.ties_best) < 0.1,
@@ -281,7 +281,7 @@ def claims(f: Facts) -> list[Claim]:
             "The plain sum's lead in images with the right subject: "
             + "; ".join(f"{name} {points(*lead)}" for name, lead in lost.items())
             + f". Clear of zero: {' and '.join(n for n, (_, low, _) in lost.items() if low > 0) or 'none'}. "
-            "Half the sum, which is as quiet as these merges, was not judged there.",
+            "Half the sum, which has the same weights, was not judged there.",
             verdict(
                 all(low > 0 for _, low, _ in lost.values()),
                 part=any(low > 0 for _, low, _ in lost.values()),
