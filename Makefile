@@ -2,6 +2,7 @@
 # make test       all that must hold before a commit: lint, unit tests, chapters, a strict build
 # make lint       style, types of the core, spelling
 # make unit       the fast unit tests
+# make test-ui    the page in a browser (Chromium) and the judge's server, in an environment of their own
 # make fuzz       ten thousand random and damaged LoRA files
 # make format     bring the code into its format
 # make bench      time the merge at the size of SDXL
@@ -26,7 +27,7 @@ BIN := $(VENV)/bin/
 READY := $(VENV)/.installed
 endif
 
-.PHONY: book test lint unit chapters fuzz format bench notebooks ledger cover artefacts clean
+.PHONY: book test lint unit chapters test-ui fuzz format bench notebooks ledger cover artefacts clean
 
 # Small models gain nothing from a second thread, and two threads beside a busy core lose much: tests are two
 # processes of one thread each.
@@ -53,6 +54,12 @@ lint: $(READY)
 
 unit: $(READY)
 	$(ALONE) $(BIN)python -m pytest $(TOGETHER) -m "not chapter and not slow"
+
+# Gradio wants older versions than the pinned ones, so that it stands apart.
+test-ui:
+	$(PYTHON) -m venv .venv-ui
+	.venv-ui/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test-ui]'
+	$(ALONE) .venv-ui/bin/python -m pytest tests/test_ui.py tests/test_served.py tests/test_comfyui.py
 
 fuzz: $(READY)
 	$(BIN)python tests/fuzz.py

@@ -13,12 +13,13 @@ import secrets
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from lorarar.lora import LoRA, LoRAError
+from lorarar.lora import LoRA, LoRAError, instead_of
 from lorarar.merging import batches, matching, parallel
 
 PARTS = {"query": "to_q", "key": "to_k", "value": "to_v", "output": "to_out.0"}
@@ -101,7 +102,7 @@ class Hypernetwork(nn.Module):
 
         def work(names: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
             n, out = len(names), len(content[names[0]][0])
-            first = self.inputs[str(2 * out)]
+            first = cast(nn.Linear, self.inputs[str(2 * out)])
             down = torch.cat([lora[layer][1] for layer in names for lora in (content, style)])
             down = down.to(dtype).view(n, -1, down.shape[1])  # (n, r_c + r_s, in)
             # W·up, (hidden, out) × (out, r): the first layer's weights as the ranks see them.
@@ -147,9 +148,11 @@ class Hypernetwork(nn.Module):
         path = Path(path)
         try:
             with path.open("rb") as file:
-                head = file.read(16)
+                head = file.read(512)
         except OSError as error:
             raise LoRAError(f"{path}: cannot be read: {error.strerror}") from None
+        if head[8:9] != b"{" and (instead := instead_of(head)):
+            raise LoRAError(f"{path}: {instead}")
         metadata: dict[str, str] = {}
         try:
             if head[8:9] == b"{":

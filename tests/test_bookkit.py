@@ -11,6 +11,7 @@ from lorarar.bookkit import claims, exercises, facts, ledger, records, runs, sou
 from lorarar.bookkit.__main__ import main
 from lorarar.bookkit.controls import Control
 from lorarar.bookkit.tables import table
+from lorarar.records import save_recorded
 
 # ---------------------------------------------------------------- facts and statements
 
@@ -186,7 +187,7 @@ def test_a_run_is_stale_once_code_or_data_or_scale_change(tmp_path, monkeypatch)
 
 def test_recorded_runs_keep_their_provenance(tmp_path, monkeypatch):
     monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
-    records.save_recorded(
+    save_recorded(
         "scores", {"direct": 0.5}, command="make scores", seed=3, scale="shoebox", inputs=["pyproject.toml"]
     )
     found = records.recorded("scores")
@@ -204,7 +205,7 @@ def test_provenance_counts_the_files_of_a_large_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
     ledgers = sorted(f"tests/ledger/{path.name}" for path in (sources.ROOT / "tests" / "ledger").iterdir())
     given = ["README.md", *ledgers]
-    records.save_recorded("many", {}, command="make many", seed=0, scale="smoke", inputs=given)
+    save_recorded("many", {}, command="make many", seed=0, scale="smoke", inputs=given)
     shown = records.provenance("many").data
     rows = dict(zip(shown["Recorded run"], shown["many"], strict=True))
     assert rows["inputs"] == f"README.md, tests/ledger/ ({len(ledgers)} files)"

@@ -317,7 +317,7 @@ def test_bad_lists_of_loras_are_one_line(taught, tmp_path, capsys, text, message
         (("cat", "oil", "-o", "cat"), "cat.safetensors: is one of the inputs"),
         (("cat", "oil", "-o", "no/out"), "its folder does not exist"),
         (("cat", "oil", "-o", ""), "is a folder"),
-        (("cat", "other", "-o", "out"), "different base models"),
+        (("cat", "other", "-o", "out"), "share no layer, and nothing in them says"),
         (("cat", "text", "-o", "out"), "not a safetensors file"),
         (("cat", "oil", "-o", "out", "--density", "0", "--method", "ties"), "density"),
         (("cat", "oil", "-o", "out", "--rank", "0"), "rank 0"),

@@ -360,11 +360,15 @@ def shifted(shape_of):
 @pytest.mark.parametrize("method", METHODS)
 def test_other_base_models_are_refused(method):
     options = {"hypernetwork": network(), "coefficients": {}}
-    renamed = LoRA({layer.replace("down", "up"): pair for layer, pair in adapter(2).items()})
-    renamed |= {LAYER: adapter(2)[LAYER]}
-    with pytest.raises(LoRAError, match="different base models"):
-        merge(adapter(1), LoRA(renamed), method, **options)
-    with pytest.raises(LoRAError, match="different base models"):
+    keys = [f"unet.{side}_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k" for side in ("up", "down")]
+    linear = {n: shape for n, shape in SHAPES.items() if "attn2" not in n}
+    one = adapter(1, shapes=linear | dict.fromkeys(keys, (24, 2048)))
+    other = adapter(2, shapes={LAYER: SHAPES[LAYER]} | {n.replace(".1.", ".3."): (24, 768) for n in keys})
+    with pytest.raises(LoRAError, match=r"different base models \((SDXL|KOALA) and SD 1\.x\)"):
+        merge(one, other, method, **options)
+    with pytest.raises(LoRAError, match="share no layer, and nothing in them says"):
+        merge(*(LoRA({n: one[LAYER]}) for n in (LAYER, LAYER.replace("down", "up"))), method, **options)
+    with pytest.raises(LoRAError, match="the style LoRA has no layer"):
         merge(adapter(1), LoRA(), method, **options)
     with pytest.raises(LoRAError, match=rf"layer {LAYER}: content updates a weight of shape \(24, 24\)") as e:
         merge(adapter(1), shifted(lambda shape: (shape[0], shape[1] + 1, *shape[2:])), method, **options)

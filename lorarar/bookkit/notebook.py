@@ -15,8 +15,8 @@ from typing import Any
 
 from lorarar.bookkit.facts import PREFIX
 from lorarar.bookkit.ledger import known, values
-from lorarar.bookkit.markdown import Context, flatten
-from lorarar.bookkit.sources import BOOK, appendices, chapters, number, pages, read_chapter, repository
+from lorarar.bookkit.markdown import Context, flatten, page_address
+from lorarar.bookkit.sources import BOOK, listed, number, pages, read_chapter, repository
 
 BOOTSTRAP = """\
 #@title Fetch lorarar and install it, unless it is here already {{ display-mode: "form" }}
@@ -68,11 +68,13 @@ def labels_of(path: Path) -> dict[str, str]:
 def context_of(path: Path, numbers: Mapping[str, Any], branch: str = "main") -> Context:
     """Return what the roles of a page stand for; what is on another page is a link to its notebook."""
     labels, links = {}, {}
-    for other in [*chapters(), *appendices()]:
+    run = pages()
+    for other in listed():
         theirs = labels_of(other)
         labels |= theirs
         if other != path:
-            links |= dict.fromkeys(theirs, colab_address(other, branch))
+            address = colab_address(other, branch) if other in run else page_address(other.stem)
+            links |= dict.fromkeys(theirs, address)
     return Context(labels, links, numbers)
 
 

@@ -24,6 +24,11 @@ def _contents() -> list[tuple[Path, bool]]:
     ]
 
 
+def listed() -> list[Path]:
+    """Return all pages that ``_toc.yml`` lists, in its order."""
+    return [path.with_suffix(".md") for path, _ in _contents()]
+
+
 def chapters() -> list[Path]:
     """Return the chapters' sources, ``book/NN_topic.md``, that ``_toc.yml`` lists; others are drafts."""
     return [path for path, _ in _contents() if re.match(r"\d\d_", path.name)]

@@ -1,8 +1,6 @@
 """``python -m lorarar.cli COMMAND …``, where the program ``lorarar`` is not installed."""
 
-import sys
-
-from lorarar.cli.program import main
+from lorarar.cli.quick import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -4,7 +4,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lorarar.cli.parser import Commands, command
 
@@ -17,7 +16,9 @@ def add_info(commands: Commands) -> None:
         "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block.",
         "lorarar info cat.safetensors",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a .safetensors file of any dialect")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="a .safetensors file of any dialect, or a folder of peft's"
+    )
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -27,45 +28,14 @@ def add_info(commands: Commands) -> None:
 def _info(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from lorarar.lora import describe, load_lora
+    from lorarar.lora import describe, load_lora, report
 
     lora = load_lora(options.file, convert=options.convert)
     facts = describe(lora, lambda work: tqdm(work, desc="info", unit="layer", delay=2, disable=options.quiet))
     if options.json:
         print(json.dumps({"file": str(options.file), **facts}, indent=2))
         return
-    alphas = _counts(facts["alphas"]) or "none in the file: alpha = rank"
-    rows = [
-        ("file", str(options.file)),
-        ("sha256", facts["sources"][0]["sha256"]),
-        ("dialect", facts["dialect"]),
-        ("base model", facts["base"]),
-        ("layers", f"{facts['layers']} ({_counts(facts['components'])})"),
-        ("parameters", f"{facts['parameters']:,} ({', '.join(facts['dtypes'])})"),
-        ("rank × layers", _counts(facts["ranks"])),
-        ("alpha × layers", alphas),
-        ("norm of ΔW", f"{facts['norm']:.4g}"),
-    ]
-    for key in sorted(k for k in facts["metadata"] if k.startswith("lorarar_")):
-        rows.append((key.removeprefix("lorarar_"), _short(facts["metadata"][key])))
-    for name, value in rows:
-        print(f"{name:15} {value}")
-    width = max(5, *map(len, facts["blocks"]))
-    print(f"\n{'block':{width}}  layers  rank      norm of ΔW")
-    for name, block in facts["blocks"].items():
-        ranks = "–".join(str(r) for r in sorted({block["ranks"][0], block["ranks"][-1]}))
-        print(f"{name:{width}}  {block['layers']:6}  {ranks:8}  {block['norm']:.4g}")
-
-
-def _counts(counts: dict[Any, int]) -> str:
-    """``64 × 560, 32 × 12``; at most eight of them."""
-    shown = [f"{k:g} × {n}" if isinstance(k, float) else f"{k} × {n}" for k, n in list(counts.items())[:8]]
-    return ", ".join(shown + ["…"] * (len(counts) > 8))
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 100 else f"{text[:99]}…"
+    print(f"{'file':15} {options.file}\n{report(facts)}")
 
 
 def add_merge(commands: Commands) -> None:
@@ -76,8 +46,13 @@ def add_merge(commands: Commands) -> None:
         "Merge a content (subject) LoRA and a style LoRA into one LoRA file.",
         "lorarar merge cat.safetensors oil.safetensors -o out.safetensors --hypernetwork hyper.safetensors",
     )
-    parser.add_argument("content", metavar="CONTENT", type=Path, help="the subject's LoRA file, any dialect")
-    parser.add_argument("style", metavar="STYLE", type=Path, help="the style's LoRA file, any dialect")
+    parser.add_argument(
+        "content",
+        metavar="CONTENT",
+        type=Path,
+        help="the subject's LoRA, a file of any dialect or a folder of peft's",
+    )
+    parser.add_argument("style", metavar="STYLE", type=Path, help="the style's LoRA, likewise")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
     parser.add_argument(
         "--method",
@@ -88,11 +63,13 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("--style-weight", type=float, default=1.0, metavar="W", help="default: 1")
     parser.add_argument("--rank", type=int, metavar="R", help="compress to this rank; default: sum of both")
     parser.add_argument(
-        "--format", choices=("diffusers", "kohya"), default="diffusers", help="kohya: ComfyUI, A1111"
+        "--format",
+        choices=("diffusers", "kohya", "old-diffusers"),
+        help="kohya: ComfyUI, A1111, Forge; old-diffusers: the papers' own scripts; default: as the inputs",
     )
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="default: as the inputs")
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument("--json", action="store_true", help="print the result's facts as JSON")
     by_columns = parser.add_argument_group("lorarar and ziplora")
     by_columns.add_argument("--hypernetwork", type=Path, metavar="FILE", help="lorarar: the trained network")
@@ -143,9 +120,10 @@ def _merge(options: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from lorarar.lora import load_coefficients, load_lora, save_lora
+    from lorarar.lora import load_coefficients, load_lora, own_format, readers, save_lora, who_reads
     from lorarar.merging import merge
 
+    dtype = getattr(torch, options.dtype) if options.dtype else None
     content = load_lora(options.content, convert=options.convert)
     style = load_lora(options.style, convert=options.convert)
     hypernetwork = coefficients = None
@@ -172,14 +150,17 @@ def _merge(options: argparse.Namespace) -> None:
         flavour=options.flavour,
         mu=options.mu,
         rank=options.rank,
+        dtype=dtype,
         later=True,
         progress=lambda work: tqdm(work, desc=method, unit="layer", delay=2, disable=options.quiet),
     )
-    dtype = getattr(torch, options.dtype) if options.dtype else None
-    save_lora(merged, options.output, format=options.format, dtype=dtype)
+    format = options.format or own_format(content, style)
+    save_lora(merged, options.output, format=format, dtype=dtype)
     ranks = sorted({down.shape[0] for _, down in merged.values()})
     facts = {
         "file": str(options.output),
+        "format": format,
+        "readers": readers(merged, format),
         "method": method,
         "base": merged.base,
         "layers": len(merged),
@@ -193,6 +174,8 @@ def _merge(options: argparse.Namespace) -> None:
     elif not options.quiet:
         rank = "–".join(str(r) for r in sorted({ranks[0], ranks[-1]}))
         print(f"{options.output}: {method}, {len(merged)} layers, rank {rank}, {facts['bytes'] / 1e6:.1f} MB")
+        if line := who_reads(merged, format):
+            print(f"{options.output}: {line}")
 
 
 def check_output(output: Path, inputs: Sequence[Path]) -> None:
@@ -201,5 +184,6 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
         raise ValueError(f"{output}: is a folder, expected the name of a file to write")
     if not output.parent.is_dir():
         raise ValueError(f"{output}: its folder does not exist; make it first")
-    if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
+    files = [f for path in inputs for f in (path.iterdir() if path.is_dir() else [path])]
+    if any(output.exists() and path.exists() and output.samefile(path) for path in files):
         raise ValueError(f"{output}: is one of the inputs; name another file to write")

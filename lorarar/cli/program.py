@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 from lorarar import __version__
@@ -12,6 +13,7 @@ from lorarar.cli.images import add_generate, add_judge, add_metrics
 from lorarar.cli.parser import EXIT_STATUSES, Parser, as_typed, one_line
 from lorarar.cli.shoebox import add_shoebox, add_zoo
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
+from lorarar.cli.ui import add_ui
 from lorarar.cli.wings import WINGS, add_wings, run_wing
 
 
@@ -36,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Asked to stop, a command takes back what it has begun to write, as it does after Ctrl-C.
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            options.run(options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("always", module=r"lorarar\.")
+                warnings.showwarning = _show
+                options.run(options)
             sys.stdout.flush()
         finally:
             signal.signal(signal.SIGTERM, previous)
@@ -65,6 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _show(message: Warning | str, category: type[Warning], file: str, line: int, *_: object) -> None:
+    """A warning of ours in one line; any other as Python shows it."""
+    if category.__name__ == "LoRAWarning":  # its module imports torch
+        print(f"lorarar: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, file, line), end="", file=sys.stderr)
+
+
 EXTRAS = {
     **dict.fromkeys(("diffusers", "peft", "transformers", "accelerate", "PIL"), "train"),
     **dict.fromkeys(("openai", "sklearn", "scipy"), "judge"),
@@ -84,6 +97,7 @@ COMMANDS = [
     add_generate,
     add_judge,
     add_metrics,
+    add_ui,
     add_wings,
 ]
 

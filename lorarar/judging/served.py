@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import io
 import json
 import math
 import os
-import time
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,20 +25,20 @@ def served_judge(
     key: str | None = None,
     timeout: float = 60,
     tries: int = 4,
-    wait: float = 1,
     parallel: int = 8,
     progress: bool = False,
 ) -> Ask:
-    """Take a judge that is served in OpenAI's format, as by `vllm serve MODEL`.
+    """Take a judge that is served in OpenAI's format, as by `vllm serve MODEL` or `transformers serve`.
+
+    Requests go through OpenAI's own client, which tries again after a broken connection, half an answer, a
+    timeout, and the statuses 408, 409, 429 and 5xx, and waits as long as the server asks for.
 
     Args:
         url: up to and with the version, as in ``http://localhost:8000/v1``.
         model: its name there; None takes the first one served.
         key: sent as the bearer token; None takes ``$OPENAI_API_KEY`` if set.
         timeout: seconds until a request counts as failed.
-        tries: how often a request is sent before the judge is given up; busy servers and broken connections
-            are tried again, refused requests are not.
-        wait: seconds before the second try; twice as long before each next.
+        tries: how often a request is sent before the judge is given up.
         parallel: requests under way at once: the server puts them into batches.
 
     Raises:
@@ -55,75 +52,72 @@ def served_judge(
             raise ValueError(f"{name} must be at least 1, not {value}")
     if not (math.isfinite(timeout) and timeout > 0):
         raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
+    import openai
+
     url = url.rstrip("/")
-    key = os.environ.get("OPENAI_API_KEY") if key is None else key
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    client = openai.OpenAI(
+        base_url=url,
+        # It wants a key, also for servers that want none.
+        api_key=key or os.environ.get("OPENAI_API_KEY") or "none",
+        timeout=timeout,
+        max_retries=tries - 1,
+    )
     name = model
 
-    def call(path: str, body: dict | None = None) -> Any:  # noqa: ANN401 - whatever the server sends
-        data = None if body is None else json.dumps(body).encode()
-        for attempt in range(1, tries + 1):
-            try:
-                request = urllib.request.Request(url + path, data, headers)
-                with urllib.request.urlopen(request, timeout=timeout) as reply:
-                    text = reply.read().decode("utf-8", "replace")
-                break
-            except urllib.error.HTTPError as error:
-                reason = f"HTTP {error.code} {_said_by(error)}".strip()
-                final = error.code not in (408, 409, 425, 429) and error.code < 500
-            except TimeoutError:
-                reason, final = f"no answer within {timeout:g} s", False
-            except (http.client.HTTPException, OSError, ValueError) as error:
-                slow = isinstance(getattr(error, "reason", None), TimeoutError)
-                reason = f"no answer within {timeout:g} s" if slow else first_line(error)
-                final = isinstance(error, ValueError)  # an address that cannot be one
-            if final or attempt == tries:
-                after = "" if attempt == 1 else f" ({attempt} tries)"
-                raise ValueError(f"judge {url}{path}: {reason}{after}")
-            time.sleep(wait * 2 ** (attempt - 1))
+    def call(path: str, request: Callable[[], Any], part: Callable[[Any], Any], expected: str) -> str:
+        """Send a request and take a part, which is text, of the reply."""
+        after = f" ({tries} tries)" if tries > 1 else ""
         try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            raise ValueError(
-                f"judge {url}{path}: expected JSON in OpenAI's format, got {shorten(text)}"
-            ) from None
+            reply = request()
+        except openai.APITimeoutError:
+            reason = f"no answer within {timeout:g} s{after}"
+        except openai.APIConnectionError as error:
+            reason = f"{first_line(error.__cause__ or error)}{after}"
+        except openai.APIStatusError as error:
+            again = error.status_code in (408, 409, 429) or error.status_code >= 500
+            reason = f"HTTP {error.status_code} {_said_by(error)}{after if again else ''}"
+        except json.JSONDecodeError as error:
+            reason = f"expected JSON in OpenAI's format, got {shorten(error.doc)}"
+        else:
+            try:
+                said = part(reply)
+            except (AttributeError, IndexError, KeyError, TypeError):
+                said = None
+            if isinstance(said, str):
+                return said
+            if isinstance(reply, str):
+                expected, text = "JSON in OpenAI's format", reply
+            else:
+                text = reply.to_json(indent=None) if hasattr(reply, "to_json") else json.dumps(reply)
+            reason = f"expected {expected}, got {shorten(text)}"
+        raise ValueError(f"judge {url}{path}: {reason}") from None
 
     def answer(question: Question) -> str:
         pictures = iter((question.reference, question.image))
-        body = {
-            "model": name,
-            "messages": conversation(
-                question.axis,
-                question.style,
-                lambda: {"type": "image_url", "image_url": {"url": data_url(next(pictures))}},
+        messages = conversation(
+            question.axis,
+            question.style,
+            lambda: {"type": "image_url", "image_url": {"url": data_url(next(pictures))}},
+        )
+        messages[0]["content"] = SYSTEM  # not every server takes parts there
+        return call(
+            "/chat/completions",
+            lambda: client.chat.completions.create(
+                model=name, messages=messages, temperature=0, max_tokens=8
             ),
-            "temperature": 0,
-            "max_tokens": 8,
-        }
-        body["messages"][0]["content"] = SYSTEM  # not every server takes parts there
-        reply = call("/chat/completions", body)
-        try:
-            said = reply["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            said = None
-        if not isinstance(said, str):
-            raise ValueError(
-                f"judge {url}/chat/completions: expected choices[0].message.content, got "
-                f"{shorten(json.dumps(reply))}"
-            )
-        return said.strip()
+            lambda reply: reply.choices[0].message.content,
+            "choices[0].message.content",
+        ).strip()
 
     def ask(questions: Sequence[Question]) -> list[str]:
         nonlocal name
         if name is None:
-            reply = call("/models")
-            try:
-                name = str(reply["data"][0]["id"])
-            except (KeyError, IndexError, TypeError):
-                raise ValueError(
-                    f"judge {url}/models: expected a list of models, got {shorten(json.dumps(reply))}; "
-                    "name the model"
-                ) from None
+            name = call(
+                "/models",
+                client.models.list,
+                lambda reply: reply.data[0].id,
+                "a list of models (or name the model)",
+            )
         pool = ThreadPoolExecutor(parallel)
         try:
             bar = tqdm(
@@ -143,18 +137,11 @@ def data_url(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _said_by(error: urllib.error.HTTPError) -> str:
+def _said_by(error: Any) -> str:  # noqa: ANN401 - openai.APIStatusError, which is not imported here
     """Return what a server wrote about its refusal, in a few words."""
-    try:
-        text = error.read().decode("utf-8", "replace")
-    except OSError:
-        return error.reason
-    try:
-        said = json.loads(text)
-        said = said.get("error", said)
-        return shorten(str(said.get("message", said) if isinstance(said, dict) else said))
-    except (json.JSONDecodeError, AttributeError):
-        return shorten(text) if text.strip() else str(error.reason)
+    body = error.body
+    said = body.get("message", body) if isinstance(body, dict) else body
+    return shorten(str(said)) if said else str(error.response.reason_phrase)
 
 
 def first_line(error: BaseException) -> str:

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorarar.lora.names import base_of
+from lorarar.lora.base import base_of
+from lorarar.lora.metadata import words
 
 Pair = tuple[Tensor, Tensor]
 """``up`` (out, r) and ``down`` (r, in); for a convolution (out, r, 1, 1) and (r, in, kh, kw)."""
@@ -28,6 +29,10 @@ Pair = tuple[Tensor, Tensor]
 
 class LoRAError(ValueError):
     """A file or an adapter that cannot be used; one line: file, layer, what was expected, what to do."""
+
+
+class LoRAWarning(UserWarning):
+    """Something a file does not say, so that what is read may not be what was trained; one line."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ class LoRA(dict[str, Pair]):
     """Layer name → (up, down) with the scale folded in, so that ΔW = up @ down and nothing else.
 
     ``dialect`` names the spelling of the file it came from, ``alphas`` the file's alpha of each layer that
-    had one (for show: they are in the factors already), ``sources`` the files, ``metadata`` strings that are
-    written with it. Layers are in the order of their names.
+    had one (for show: they are in the factors already), ``stored`` the file's own ``up`` and its scale where
+    that is not 1, ``sources`` the files, ``metadata`` strings that are written with it, ``model`` the model
+    whose authors' names the file had, if it told. Layers are in the order of their names.
     """
 
     def __init__(
@@ -59,17 +65,20 @@ class LoRA(dict[str, Pair]):
         dialect: str = "",
         alphas: Mapping[str, float] | None = None,
         sources: Iterable[Source] = (),
+        model: str = "",
     ) -> None:
         super().__init__(pairs)
+        self.model = model
         self.metadata = dict(metadata or {})
         self.dialect = dialect
         self.alphas = dict(alphas or {})
+        self.stored: dict[str, tuple[Tensor, float]] = {}
         self.sources = tuple(sources)
 
     @property
     def base(self) -> str:
-        """The base model the names and shapes speak of: ``SDXL``, ``KOALA``, ``SD 1.x``, ``Flux``, …"""
-        return base_of(self)
+        """The base model that layers, spelling and metadata speak of: ``SDXL``, ``Flux (a guess)``, …"""
+        return self.model or base_of(self, self.dialect, self.metadata)
 
     def made(self) -> Iterator[tuple[str, Pair]]:
         """The layers one by one, in any order."""
@@ -89,10 +98,12 @@ class Outline(LoRA):
         make: Callable[[], Iterator[tuple[str, Pair]]],
         *,
         metadata: Mapping[str, str] | None = None,
+        dialect: str = "",
         sources: Iterable[Source] = (),
+        model: str = "",
     ) -> None:
-        super().__init__(pairs, metadata=metadata, sources=sources)
-        self.made = make
+        super().__init__(pairs, metadata=metadata, dialect=dialect, sources=sources, model=model)
+        self.made = make  # type: ignore[method-assign]
 
 
 def delta_weight(pair: Pair) -> Tensor:
@@ -100,7 +111,8 @@ def delta_weight(pair: Pair) -> Tensor:
 
     Half-precision factors are multiplied in float32, since the product of two halves is not one.
     """
-    up, down = (x if x.dtype == torch.float64 else x.float() for x in pair)
+    wide = torch.float64 if torch.float64 in (x.dtype for x in pair) else torch.float32
+    up, down = (x.to(wide) for x in pair)
     return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
 
 
@@ -143,6 +155,7 @@ def describe(lora: LoRA, progress: Callable[[Iterable[str]], Iterable[str]] = it
             for block, layers in blocks.items()
         },
         "sources": [{"file": source.name, "sha256": source.sha256} for source in lora.sources],
+        "words": words(lora.metadata),
         "metadata": lora.metadata,
     }
 

@@ -1,28 +1,30 @@
-"""Names of layers: what every dialect calls them, to and fro."""
+"""Names of layers: what every dialect calls them, read and written."""
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 
-from torch import Tensor
+from lorarar.lora.base import GUESS
+from lorarar.lora.spellings import DENOISER, FLAT_DIALECTS, OWN_NAMES, taken_apart, to_authors, to_diffusers
 
-# Names. Every dialect's key is a layer's name and a part: "up", "down" or "alpha" (or a part of LoHa, LoKr).
-_COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-_KOHYA_COMPONENT = {
-    "lora_unet_": "unet",
-    "lora_te_": "text_encoder",
-    "lora_te1_": "text_encoder",
-    "lora_te2_": "text_encoder_2",
-    "lora_te3_": "text_encoder_3",
-}
-PART = re.compile(
-    r"\.lora_(?P<peft>[AB])(?:\.\w+)?\.weight$"  # peft; with the adapter's name in a raw state dict
-    r"|(?:[._]lora|\.lora_linear_layer)\.(?P<diffusers>up|down)\.weight$"
-    r"|\.lora_(?P<kohya>up|down)\.weight$"
+# Every key is a stem (whose layer, `taken_apart`) and a part: one of a LoRA's or of LyCORIS', or what a LoRA
+# file may hold beside its factors (``extra``).
+_PART = re.compile(
+    r"\.lora_(?P<peft>[AB])(?:(?:\.\w+)?\.weight)?$"  # with the adapter's name in a raw state dict
+    r"|(?:[._]lora|\.lora_linear_layer|(?<=_lora[12]))\.(?P<diffusers>up|down)\.weight$"
+    r"|[._]lora_(?P<kohya>up|down|mid)\.weight$"
     r"|(?:[._]lora|\.lora_linear_layer)?\.(?P<alpha>alpha)$"
-    r"|\.(?P<lycoris>hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)$"
+    r"|\.(?P<lycoris>hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2)$"
+    r"|\.(?P<extra>diff|diff_b|[wb]_norm|set_weight|reshape_weight|(?:lora_[AB](?:\.\w+)?|lora(?:\.|_)(?:up|down))\.bias)$"
 )
 PEFT_PARTS = {"A": "down", "B": "up"}
+
+
+def part_of(key: str) -> re.Match[str] | None:
+    """The part at the end of a key; None for a key that is not of a LoRA file."""
+    return _PART.search(key, max(0, len(key) - 40)) or _PART.search(
+        key
+    )  # from near the end: six times as fast
+
 
 # Module names that hold an underscore themselves: kohya writes "_" for "." too, and these undo it.
 _COMPOUND = (
@@ -30,7 +32,7 @@ _COMPOUND = (
     "to_add_out|add_q_proj|add_k_proj|add_v_proj|proj_in|proj_out|proj_mlp|ff_context|conv_in|conv_out|"
     "conv_shortcut|time_emb_proj|time_embedding|add_embedding|linear_1|linear_2|norm1_context|norm_out|"
     "context_embedder|x_embedder|time_text_embed|timestep_embedder|text_embedder|guidance_embedder|"
-    "text_model|self_attn|q_proj|k_proj|v_proj|out_proj|text_projection"
+    "text_model|self_attn|q_proj|k_proj|v_proj|out_proj|text_projection|wi_0|wi_1"
 )
 _WORD = re.compile(rf"(?:{_COMPOUND})(?=_|$)|[^_]+")
 
@@ -53,7 +55,7 @@ _SGM = re.compile(r"(input|output)_blocks_(\d{1,2})_([012])_(.+)|(middle)_block_
 
 
 _UNET = (
-    r"(down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding|add_embedding|class_embedding"
+    r"(down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding[._]linear|add_embedding|class_embedding"
     r"|encoder_hid_proj)(?![a-z0-9])"
 )
 
@@ -111,87 +113,85 @@ def _to_sgm(name: str) -> str | None:
 
 
 @lru_cache(1 << 14)
-def layer_of(stem: str) -> tuple[str, str] | None:
-    """(layer, dialect) of a key without its last part, or None when no known dialect spells it so."""
-    for prefix, component in _KOHYA_COMPONENT.items():
-        if stem.startswith(prefix):
-            name = stem.removeprefix(prefix)
-            if "__" in f"_{name}_":  # an empty word, which `_words` would not see
-                return None
-            if component != "unet":
-                return f"{component}.{_words(name)}", "kohya"
-            if sgm := _from_sgm(name):
-                return f"unet.{sgm}", "kohya (sgm block names)"
-            if re.match(_UNET, name):
-                return f"unet.{_words(name)}", "kohya (diffusers block names)"
-            if re.match(r"(double_blocks|single_blocks|joint_blocks)_\d", name):
-                # Flux and SD3 as their authors name them: no diffusers name without splitting fused layers.
-                return f"unet.{name}", "kohya (original block names)"
-            return None
-    dialect = "peft" if stem.startswith("base_model.model.") else "diffusers"
-    name = stem.removeprefix("base_model.model.").replace(".processor.", ".")
-    for component in _COMPONENTS:
-        while name.startswith(f"{component}.{component}."):  # old trainers wrote "unet.unet."
-            name, dialect = name.removeprefix(f"{component}."), "diffusers (doubled prefix)"
-    if name.split(".")[0] not in _COMPONENTS:
-        if re.match(_UNET, name):
-            name = f"unet.{name}"
-        elif re.match(r"(single_)?transformer_blocks\.\d", name):
-            name = f"transformer.{name}"
-        elif re.match(r"text_model\.", name):
-            name = f"text_encoder.{name}"
-        else:
-            return None
-    if name.startswith("unet.") and not re.match(_UNET, name[5:]):
+def _unet_name(name: str) -> tuple[str, str] | None:
+    """(diffusers' name, how its blocks are spelled) of a UNet's layer in any spelling; None if it is none."""
+    if sgm := _from_sgm(name.replace(".", "_")):
+        return sgm, "sgm block names"
+    if not re.match(_UNET, name):
         return None
-    if name.startswith("text_encoder"):
+    name = name if "." in name else _words(name)
+    return re.sub(r"\.to_out$", ".to_out.0", name), "diffusers block names"
+
+
+def name_in_transformer(stem: str) -> str:
+    """The name of a transformer's layer in its own spelling; "" for a layer of anything else."""
+    component, name, _ = taken_apart(stem)
+    return name if component in ("", DENOISER) and not _unet_name(name) else ""
+
+
+@lru_cache(1 << 14)
+def layer_of(stem: str, model: str = "") -> tuple[str, str] | None:
+    """(layer, dialect) of a key without its last part; None for what is no name of a layer.
+
+    ``model`` is the one whose authors' names the file has (`spellings.model_of`). What no table knows keeps
+    its own name: ``transformer.`` and that, with underscores for the dots if the file has it so.
+    """
+    component, name, dialect = taken_apart(stem)
+    flat = dialect.startswith(FLAT_DIALECTS)
+    if (
+        not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name)
+        or (flat and "__" in f"_{name}_")
+        or name.startswith("lora_")
+    ):
+        return None  # an empty word, which `_words` would not see, or a prefix that nobody is known to write
+    if component == "text_encoders":
+        return stem, dialect
+    if not component and re.match(r"(text_model|encoder\.layers)\.", name):
+        component = "text_encoder"
+    if not component and re.match(r"encoder\.block\.\d", name):
+        component = "text_encoder_3"
+    if component.startswith("text_encoder"):
+        if "." not in name and re.match(r"(text_model_)?encoder_(layers|block)_\d|text_projection", name):
+            name = _words(name)  # of CLIP or T5; another encoder's words are not known
         name = re.sub(r"\.self_attn\.to_([qkv])$", r".self_attn.\1_proj", name)
         name = re.sub(r"\.self_attn\.to_out$", ".self_attn.out_proj", name)
         # transformers 5 dropped a level that all older files have.
-        name = re.sub(r"^(text_encoder(?:_2)?)\.encoder\.", r"\1.text_model.encoder.", name)
-    else:
-        name = re.sub(r"\.to_out$", ".to_out.0", name)
-    return (name, dialect) if "." in name else None
+        name = re.sub(r"^encoder\.layers\.", "text_model.encoder.layers.", name)
+        if name.startswith("encoder.block.") and model == "Flux":  # T5: Flux's second encoder, SD3's third
+            component = "text_encoder_2"
+        return f"{component}.{name}", dialect
+    if unet := _unet_name(name):
+        return f"unet.{unet[0]}", f"{dialect} ({unet[1]})" if flat else dialect
+    known = to_diffusers(re.sub(r"^(transformer_blocks\W.*\.to_out)$", r"\1.0", name), model)
+    if flat:
+        block = "own" if not known else "diffusers" if known.replace(".", "_") == name else "original"
+        dialect = f"{dialect} ({block} block names)"
+    return f"transformer.{known or name}", dialect
 
 
 def kohya_name(layer: str, base: str) -> str | None:
-    """The kohya spelling: sgm block names for SDXL, the module's own for every other base."""
+    """The kohya spelling: sgm block names for SDXL, its authors' for a transformer, else the module's own."""
     component, _, name = layer.partition(".")
+    base = base.removesuffix(GUESS)
     if component == "unet":
         spelled = _to_sgm(name) if base.startswith("SDXL") else name.replace(".", "_")
         return spelled and f"lora_unet_{spelled}"
+    if component == "transformer":
+        spelled = authors_name(name, base)
+        return spelled and f"lora_unet_{spelled.replace('.', '_')}"
+    if component == "text_encoders":  # ComfyUI's own name, which it reads beside kohya's
+        return layer
     number = {"text_encoder": "1", "text_encoder_2": "2", "text_encoder_3": "3"}.get(component)
-    if number and base.startswith(("SD 1", "SD 2")):  # they have one text encoder
+    if number and name.startswith("encoder.block."):  # T5, in Flux too (sd-scripts)
+        number = "3"
+    elif number and base.startswith(("SD 1", "SD 2")):  # they have one text encoder
         number = ""
     return None if number is None else f"lora_te{number}_{name.replace('.', '_')}"
 
 
-def base_of(lora: Mapping[str, tuple[Tensor, Tensor]]) -> str:
-    """Return the name of the base model whose layers an adapter holds, such as SDXL or 'SD 1.x'."""
-    names = list(lora)
-    if any("single_transformer_blocks." in n or re.search(r"\.(double|single)_blocks_", n) for n in names):
-        return "Flux"
-    if any(".joint_blocks_" in n or re.search(r"^transformer\.transformer_blocks\.\d", n) for n in names):
-        return "SD3"
-    if any(n.startswith("transformer.") for n in names):
-        return "transformer"
-    unet = [n for n in names if n.startswith("unet.")]
-    widths = {lora[n][1].shape[1] for n in unet if re.search(r"attn2\.to_[kv]$", n)}
-    if widths and widths != {2048}:
-        known = {(768,): "SD 1.x", (1024,): "SD 2.x"}
-        text = " and ".join(map(str, sorted(widths)))
-        return known.get(tuple(widths), f"UNet for text {text} wide")
-    if any(n.startswith("unet.down_blocks.0.attentions.") for n in unet):
-        return "SD 1.x or 2.x"
-    if not widths and not any(re.search(r"transformer_blocks\.[1-9]", n) for n in unet):
-        return (
-            "SDXL"
-            if any(n.startswith("text_encoder_2.") for n in names)
-            else "UNet"
-            if unet
-            else "text encoder"
-        )
-    # KOALA is SDXL with one residual layer per block instead of two.
-    down = {n.split(".")[4] for n in unet if re.match(r"unet\.down_blocks\.\d\.attentions\.", n)}
-    up = {n.split(".")[4] for n in unet if re.match(r"unet\.up_blocks\.\d\.attentions\.", n)}
-    return "KOALA" if down == {"0"} and up and "2" not in up else "SDXL"
+def authors_name(name: str, base: str) -> str | None:
+    """A transformer's layer as its authors call it; a layer that no table has keeps its name.
+
+    None where diffusers has renamed the layer and the model, so its authors' name, is not known.
+    """
+    return to_authors(name, base) or (None if to_diffusers(name, base) and base not in OWN_NAMES else name)

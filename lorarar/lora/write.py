@@ -15,8 +15,13 @@ from torch import Tensor
 
 from lorarar import __version__
 from lorarar.lora.adapter import LoRA, LoRAError, Pair, Source, fitted, printable
+from lorarar.lora.base import GUESS
+from lorarar.lora.files import FLOATS, all_finite
+from lorarar.lora.formats import FORMATS
+from lorarar.lora.fused import joined, split
+from lorarar.lora.metadata import described, for_clients
 from lorarar.lora.names import kohya_name
-from lorarar.lora.read import FLOATS, all_finite
+from lorarar.lora.spellings import swapped
 
 
 def save_coefficients(
@@ -34,7 +39,8 @@ def save_coefficients(
 
 
 _NAMES = {dtype: name for name, dtype in FLOATS.items()}
-FORMATS = ("diffusers", "kohya")
+# What is said of a file's own tensors, which are others now.
+_STALE = ("lora_adapter_metadata", "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
 
 
 def _keys(lora: LoRA, format: str, path: Path) -> dict[str, tuple[str, str]]:
@@ -50,8 +56,14 @@ def _keys(lora: LoRA, format: str, path: Path) -> dict[str, tuple[str, str]]:
                 )
             names.add(name)
             keys[layer] = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
-        elif re.match(r"unet\.(double|single|joint)_blocks_", layer):
-            raise LoRAError(f"{path}: layer {printable(layer)} has no diffusers name; write format kohya")
+        elif format == "old-diffusers" and layer.startswith("unet."):
+            keys[layer] = f"unet.{layer}.lora.up.weight", f"unet.{layer}.lora.down.weight"
+        elif re.search(r"^\w+\.\w+_\d+(_|$)", layer) and layer.count(".") == 1:  # underscores for its dots
+            raise LoRAError(
+                f"{path}: layer {printable(layer)} has no diffusers name that is known; write format kohya"
+            )
+        elif layer.startswith("text_encoders."):
+            raise LoRAError(f"{path}: layer {printable(layer)} has no diffusers name that is known")
         elif layer.startswith("text_encoder"):
             # diffusers' text encoder loader knows every layer in this spelling, not in the other.
             kind = "lora" if layer.endswith("text_projection") else "lora_linear_layer"
@@ -115,7 +127,7 @@ def _write(
                 if not all_finite(x):
                     raise LoRAError(_not_finite(path, key, kinds[key][1]))
                 file.seek(begin + header[key]["data_offsets"][0])
-                file.write(x.reshape(-1).view(torch.uint8).numpy())
+                file.write(x.reshape(-1).view(torch.uint8).numpy().data)
             file.seek(0)
             file.write(head(source.sha256 for source in sources))
         os.replace(aside, path)
@@ -139,11 +151,13 @@ def save_lora(
 ) -> None:
     """Write a LoRA as safetensors; the file appears whole or not at all.
 
-    ``format`` is ``diffusers`` (``pipe.load_lora_weights`` reads it) or ``kohya`` (ComfyUI, A1111: sgm block
-    names for SDXL, alpha = rank). ``dtype`` casts every factor (for float16 a layer's two are made of equal
-    size, where they would lose digits); without it each keeps its own. An `Outline` is written while it is
-    made. The file's metadata is the LoRA's with ``metadata`` over it, the version, and name and SHA-256 of
-    its sources.
+    ``format`` is ``diffusers`` (``pipe.load_lora_weights`` reads it; with peft's config where layers have
+    several ranks), ``kohya`` (ComfyUI, A1111: sgm block names for SDXL, alpha = rank) or ``old-diffusers``
+    (the doubled prefix that the scripts of ZipLoRA, K-LoRA and LoRA.rar look for). ``dtype`` casts every
+    factor (for float16 a layer's two are made of equal size, where they would lose digits); without it each
+    keeps its own. An `Outline` is written while it is made. The file's metadata is the LoRA's with
+    ``metadata`` over it, the base model as the clients read it, the version, and name and SHA-256 of its
+    sources.
 
     Raises:
         LoRAError: a name or number that the format cannot hold, or a place that cannot be written.
@@ -156,32 +170,63 @@ def save_lora(
     for layer, (up, down) in lora.items():
         _check_shapes_for_writing(path, layer, up, down, dtype)
     path = _target(path)
-    keys = _keys(lora, format, path)
+    lora, keys = _spelled(lora, format, path)
     kinds = {
         key: (x.shape, dtype or x.dtype)
         for layer in lora
         for key, x in zip(keys[layer], lora[layer], strict=True)
     }
-    alphas = {}
-    if format == "kohya":
-        for layer, (up_key, _) in keys.items():
-            alphas[up_key.replace(".lora_up.weight", ".alpha")] = torch.tensor(float(len(lora[layer][1])))
+    alphas = _alphas(lora, keys) if format == "kohya" else {}
     kinds |= {key: (x.shape, x.dtype) for key, x in alphas.items()}
 
     def tensors(pairs: Iterator[tuple[str, Pair]]) -> Iterator[tuple[str, Tensor]]:
         yield from alphas.items()
         for layer, (up, down) in pairs:
+            up = _turned(layer, up, down, format)
             if dtype == torch.float16 and all(all_finite(x.to(dtype)) for x in (up, down)):
                 overflow = _not_finite(path, keys[layer][0], dtype)
                 up, down = (x[0] for x in fitted(up[None], down[None], dtype, overflow))
             yield keys[layer][0], up
             yield keys[layer][1], down
 
-    # An alpha of the source's config must not be applied to factors that hold it already.
-    kept = {k: v for k, v in lora.metadata.items() if k != "lora_adapter_metadata"}
-    provenance = {"format": "pt", "lorarar_version": __version__}
-    with closing(lora.made()) as pairs:
-        _write(kinds, tensors(pairs), {**kept, **(metadata or {}), **provenance}, path, lora.sources)
+    known = {k: v for k, v in lora.metadata.items() if k not in _STALE} | dict(metadata or {})
+    known = for_clients(lora.base, known) | known | described(lora, format)
+    known |= {"format": "pt", "lorarar_version": __version__}
+    with closing(lora.made()) as pairs:  # type: ignore[type-var]
+        _write(kinds, tensors(pairs), known, path, lora.sources)
+
+
+def state_dict(lora: LoRA, format: str) -> dict[str, Tensor]:
+    """The tensors that `save_lora` would write, by their keys, in memory and in their own types.
+
+    Raises:
+        LoRAError: a name that the format cannot hold.
+    """
+    lora, keys = _spelled(lora, format, Path("a LoRA in memory"))
+    tensors = _alphas(lora, keys) if format == "kohya" else {}
+    for layer, (up, down) in lora.made():
+        tensors[keys[layer][0]], tensors[keys[layer][1]] = _turned(layer, up, down, format), down
+    return tensors
+
+
+def _spelled(lora: LoRA, format: str, path: Path) -> tuple[LoRA, dict[str, tuple[str, str]]]:
+    """The layers as a format has them, fused or split, and the keys of their factors."""
+    lora = joined(lora, lora.base.removesuffix(GUESS)) if format == "kohya" else split(lora)
+    return lora, _keys(lora, format, path)
+
+
+def _turned(layer: str, up: Tensor, down: Tensor, format: str) -> Tensor:
+    """``up`` with its halves in the order of the format (see `spellings.swapped`)."""
+    turn = format == "kohya" and layer.startswith("transformer.") and swapped(layer, len(up), down.shape[1])
+    return up.roll(len(up) // 2, 0) if turn else up
+
+
+def _alphas(lora: LoRA, keys: Mapping[str, tuple[str, str]]) -> dict[str, Tensor]:
+    """kohya's alpha of each layer: its rank, since the factors hold the scale."""
+    return {
+        up_key.replace(".lora_up.weight", ".alpha"): torch.tensor(float(len(lora[layer][1])))
+        for layer, (up_key, _) in keys.items()
+    }
 
 
 def _check_shapes_for_writing(

@@ -13,6 +13,7 @@ Everything is computed in float32 or better and rounded to the inputs' own type 
 on whatever device the factors are on.
 """
 
+from lorarar.merging.alike import alike
 from lorarar.merging.columns import FLAVOURS, RESTS, direct, lorarar, summary, ziplora
 from lorarar.merging.methods import METHODS, merge
 from lorarar.merging.nullspace import np_lora
@@ -26,6 +27,7 @@ __all__ = [
     "RESTS",
     "Gates",
     "Progress",
+    "alike",
     "batches",
     "compress",
     "dare",

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from lorarar.lora import LoRA, LoRAError, Outline, Pair
+from lorarar.merging.alike import alike
 from lorarar.merging.pairs import (
     Gates,
     Predictor,
     batches,
     fitted_to,
+    heritage,
     in_order_of,
     matching,
     one_sided,
@@ -51,9 +53,10 @@ def _gated(
     later: bool,
 ) -> LoRA:
     """The concatenation along the rank, columns weighed by ``gates`` where given, by ``rest`` elsewhere."""
+    content, style = alike(content, style)
     shared = matching(content, style)
     sides = ((content, content_weight), (style, style_weight))
-    device = content[shared[0]][0].device
+    device = next(iter(content.values()))[0].device
 
     def outline(layer: str) -> Pair:
         pairs = [side[layer] for side, _ in sides if layer in side]
@@ -80,11 +83,10 @@ def _gated(
             rank = down.shape[1]
             place = ups.narrow(2, at, rank)
             up = torch.stack(factors, out=place if factors[0].dtype == place.dtype else None)
+            scale: Tensor | float = weight * rest
             if names[0] in gates:
                 m = torch.stack([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
                 scale = m.to(down.device, working_dtype(down.dtype)) * weight
-            else:
-                scale = weight * rest
             if names[0] in gates or scale != 1:
                 down = down.to(working_dtype(down.dtype)).mul_(scale)
             up, down = fitted_to(up, down, ups.dtype, names[0])
@@ -107,7 +109,7 @@ def _gated(
     if later:
         layers = [*content, *(layer for layer in style if layer not in content)]
         outlines = {layer: outline(layer) for layer in layers}
-        return Outline(outlines, make, sources=(*content.sources, *style.sources))
+        return Outline(outlines, make, **heritage(content, style))
     sizes = [len(names) * sum(like.nbytes for like in outline(names[0])) for names in todo]
     starts = list(accumulate((size + -size % 64 for size in sizes), initial=0))
     block = _block(starts.pop(), device)
@@ -155,6 +157,7 @@ def ziplora(
     """
     if rest not in RESTS:
         raise LoRAError(f"rest {rest!r}: expected one of {', '.join(RESTS)}")
+    content, style = alike(content, style)
     shared = set(matching(content, style))
     for layer, (m_c, m_s) in coefficients.items():
         if layer not in shared:
@@ -194,6 +197,7 @@ def lorarar(
     Raises:
         LoRAError: no layer that the hypernetwork can work on, or one with a column length it does not know.
     """
+    content, style = alike(content, style)
     with torch.no_grad():
         coefficients = hypernetwork.coefficients(content, style, parts=parts)
     return ziplora(

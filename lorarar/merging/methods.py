@@ -2,13 +2,16 @@
 
 import json
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from lorarar.lora import LoRA, LoRAError
+import torch
+
+from lorarar.lora import LoRA, LoRAError, LoRAWarning, is_vague
 from lorarar.merging.columns import direct, lorarar, ziplora
 from lorarar.merging.nullspace import np_lora
-from lorarar.merging.pairs import Gates, Predictor, Progress
+from lorarar.merging.pairs import Gates, Predictor, Progress, widened
 from lorarar.merging.prune import dare, dare_ties, ties
 from lorarar.merging.rank import compress
 
@@ -32,6 +35,7 @@ def merge(
     mu: float = 0.5,
     directions: int | None = None,
     rank: int | None = None,
+    dtype: torch.dtype | None = None,
     later: bool = False,
     progress: Progress = iter,
 ) -> LoRA:
@@ -39,16 +43,20 @@ def merge(
 
     ``hypernetwork`` and ``parts`` belong to ``lorarar``, ``coefficients`` to ``ziplora``, ``rest`` to both;
     ``density``, ``seed`` and ``flavour`` to ``ties``, ``dare`` and ``dare-ties``; ``mu`` and ``directions``
-    to ``np-lora``. ``rank`` compresses the result (`compress`); ties and dare on ΔW go to it directly. The
-    inputs are left as they are. The result's metadata holds the method, its options and a summary of the
-    coefficients. With ``later`` the methods that only weigh columns, unless a rank is given, compute their
-    factors when the result is saved (`Outline`): the result is never held in memory.
+    to ``np-lora``. ``rank`` compresses the result (`compress`); ties and dare on ΔW go to it directly.
+    ``dtype`` is the type that the result is to have: factors in halves come out in float32 for it, where they
+    would be rounded to halves first. The inputs are left as they are. The result's metadata holds the
+    method, its options and a summary of the coefficients, and what the inputs' say of the base model and of
+    words, titles and licences. With ``later`` the methods that only weigh columns, unless a rank is given,
+    compute their factors when the result is saved (`Outline`): the result is never held in memory.
 
     Raises:
         LoRAError: unknown method or option, adapters that do not match, or something the method needs is
         missing.
     """
     method = method.replace("_", "-")
+    if dtype is not None:
+        content, style = widened(content, dtype), widened(style, dtype)
     weights: dict[str, Any] = {"content_weight": content_weight, "style_weight": style_weight}
     for name, weight in weights.items():
         if not math.isfinite(weight):
@@ -84,6 +92,14 @@ def merge(
         raise LoRAError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     if rank is not None and any(down.shape[0] > rank for _, down in merged.values()):
         merged = compress(merged, rank, progress=progress)
+    one, other = content.base, style.base
+    if one != other and not is_vague(one) and not is_vague(other):
+        warnings.warn(
+            f"content is for {one}, style for {other}: their layers have the same names and shapes and were "
+            f"merged; use the result with either, or choose two LoRAs of one base model",
+            LoRAWarning,
+            stacklevel=2,
+        )
     merged.metadata["lorarar_method"] = method
     merged.metadata["lorarar_options"] = json.dumps({**options, **weights, "rank": rank}, default=str)
     return merged

@@ -5,6 +5,7 @@ import math
 import torch
 
 from lorarar.lora import LoRA, LoRAError, Pair
+from lorarar.merging.alike import alike
 from lorarar.merging.pairs import (
     Progress,
     apply_weights,
@@ -44,11 +45,13 @@ def np_lora(
         raise LoRAError(f"mu {mu}: expected a number from 0 (direct sum) to inf (hard projection)")
     if directions is not None and directions < 1:
         raise LoRAError(f"directions {directions}: expected at least 1, or none for all")
+    content, style = alike(content, style)
     share = 1.0 if math.isinf(mu) else mu / (1 + mu)
 
     def work(layer: str) -> Pair:
         up, down_c = as_matrices(layer, content[layer])
-        _, s, vh = svd_of_pair(*(x.double() for x in as_matrices(layer, style[layer])))
+        up_s, down_s = as_matrices(layer, style[layer])
+        _, s, vh = svd_of_pair(up_s.double(), down_s.double())
         vh = vh[: min(int((s > s[0] * 1e-9).sum()), directions or len(s))]  # what float64 can tell from 0
         down = down_c.double()
         down = down - share * (down @ vh.mT) @ vh  # (r, in) - (r, k) @ (k, in)
@@ -59,6 +62,6 @@ def np_lora(
 
     shared = matching(content, style)
     merged = one_sided(content, style, content_weight, style_weight)
-    pairs = parallel(work, shared, content[shared[0]][0].device, progress)
+    pairs = parallel(work, shared, next(iter(content.values()))[0].device, progress)
     merged.update(zip(shared, pairs, strict=True))
     return in_order_of(content, style, merged)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lorarar.lora import LoRA, LoRAError, Pair, fitted
+from lorarar.lora import LoRA, LoRAError, Pair, fitted, inherited, is_vague
 
 Gates = Mapping[str, tuple[Tensor, Tensor]]
 """Layer → (m_c, m_s), one coefficient per input column of the layer, each of shape (in,)."""
@@ -32,24 +32,36 @@ class Predictor(Protocol):
 def matching(content: LoRA, style: LoRA) -> list[str]:
     """The layers both adapters have, in the content's order; refuses adapters of different models.
 
+    Two that share few layers or none are merged if names and shapes say that both are of one base model, as
+    the blocks of two B-LoRAs are.
+
     Raises:
-        LoRAError: less than half of the smaller adapter's layers are in the other one, or a layer has
-            another shape on the other side.
+        LoRAError: less than half of the smaller adapter's layers are in the other one and their bases differ
+            or are not known, or a layer has another shape on the other side.
     """
+    for name, lora in (("content", content), ("style", style)):
+        if not lora:
+            raise LoRAError(f"the {name} LoRA has no layer; check the file")
     shared = [layer for layer in content if layer in style]
-    few = min(len(content), len(style)) / 2
-    if not shared or len(shared) < few:
+    one, other = content.base, style.base
+    if len(shared) < min(len(content), len(style)) / 2 and (one != other or is_vague(one)):
+        few = f"{len(shared)} of {len(content)} and {len(style)} layers" if shared else "no layer"
+        if one == other or is_vague(one) or is_vague(other):
+            raise LoRAError(
+                f"content and style share {few}, and nothing in them says that both are of one base model "
+                f"({one}; {other}); merge two that change the same layers"
+            )
         raise LoRAError(
-            f"content and style share {len(shared)} of {len(content)} and {len(style)} layers: they were "
-            f"trained for different base models ({content.base} and {style.base}); merge two of one base"
+            f"content and style share {few}: they were trained for different base models "
+            f"({one} and {other}); merge two of one base"
         )
     for layer in shared:
-        (up_c, down_c), (up_s, down_s) = content[layer], style[layer]
-        one, other = (_weight_shape(pair) for pair in (content[layer], style[layer]))
-        if one != other or up_c.ndim != up_s.ndim or down_c.ndim != down_s.ndim:
+        shapes = [_weight_shape(pair) for pair in (content[layer], style[layer])]
+        if shapes[0] != shapes[1] or content[layer][0].ndim != style[layer][0].ndim:
+            bases = f"though both look like {one}" if one == other else f"{one} and {other}"
             raise LoRAError(
-                f"layer {layer}: content updates a weight of shape {one}, style one of {other}, expected the "
-                f"same ({content.base} and {style.base}); merge two LoRAs of one base model"
+                f"layer {layer}: content updates a weight of shape {shapes[0]}, style one of {shapes[1]}, "
+                f"expected the same ({bases}); merge two LoRAs of one base model"
             )
     return shared
 
@@ -107,7 +119,7 @@ def parallel(
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
     """``torch.stack`` along a new first dimension, without a copy when there is only one."""
-    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
 
 
 def _weight_shape(pair: Pair) -> tuple[int, ...]:
@@ -164,11 +176,38 @@ def one_sided(content: LoRA, style: LoRA, content_weight: float, style_weight: f
     }
 
 
+def heritage(content: LoRA, style: LoRA) -> dict[str, Any]:
+    """What a merge has of its two beside the layers, as keyword arguments of `LoRA`."""
+    dialects = {*content.dialect.split(", "), *style.dialect.split(", ")} - {""}
+    return {
+        "metadata": inherited([content.metadata, style.metadata]),
+        "dialect": ", ".join(sorted(dialects)),
+        "sources": (*content.sources, *style.sources),
+        "model": content.model or style.model,
+    }
+
+
 def in_order_of(content: LoRA, style: LoRA, pairs: Mapping[str, Pair], **metadata: str) -> LoRA:
     """Return merged layers as a LoRA: the content's order first, then the layers of the style alone."""
     layers = [*content, *(layer for layer in style if layer not in content)]
-    return LoRA(
-        {layer: pairs[layer] for layer in layers},
-        metadata=metadata,
-        sources=(*content.sources, *style.sources),
+    merged = LoRA({layer: pairs[layer] for layer in layers}, **heritage(content, style))
+    merged.metadata.update(metadata)
+    return merged
+
+
+def widened(lora: LoRA, dtype: torch.dtype) -> LoRA:
+    """The same LoRA with its factors in a type that holds both theirs and ``dtype``."""
+
+    def wide(x: Tensor) -> Tensor:
+        return x.to(torch.promote_types(x.dtype, dtype))
+
+    result = LoRA(
+        {layer: (wide(up), wide(down)) for layer, (up, down) in lora.items()},
+        metadata=lora.metadata,
+        dialect=lora.dialect,
+        alphas=lora.alphas,
+        sources=lora.sources,
+        model=lora.model,
     )
+    result.stored = {layer: (wide(up), scale) for layer, (up, scale) in lora.stored.items()}
+    return result

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lorarar.lora import LoRA, LoRAError, Pair
+from lorarar.merging.alike import alike
 from lorarar.merging.columns import FLAVOURS
 from lorarar.merging.pairs import (
     Progress,
@@ -67,6 +68,7 @@ def _pruned_merge(
         raise LoRAError(f"density {density}: expected a share above 0 and at most 1")
     if flavour not in FLAVOURS:
         raise LoRAError(f"flavour {flavour!r}: expected one of {', '.join(FLAVOURS)}")
+    content, style = alike(content, style)
     shared = set(matching(content, style))
     generators: dict[torch.device, torch.Generator] = {}
 
@@ -89,7 +91,12 @@ def _pruned_merge(
         ]
         dtype = torch.promote_types(sides[0][0][1].dtype, sides[-1][0][1].dtype)
         if flavour == "factors":
-            ups, downs = ([pair[which].to(dtype) for pair, _ in sides] for which in (0, 1))
+            # As the files have them: peft's factors are without the scale alpha / r, which counts as weight.
+            having = [lora for lora in (content, style) if layer in lora]
+            stored = [lora.stored.get(layer, (lora[layer][0], 1.0)) for lora in having]
+            ups = [up.to(dtype) for up, _ in stored]
+            downs = [down.to(dtype) for (_, down), _ in sides]
+            weights = [weight * scale for (_, weight), (_, scale) in zip(sides, stored, strict=True)]
             if len({x.shape for x in ups}) > 1:
                 ranks = " and ".join(str(x.shape[1]) for x in ups)
                 raise LoRAError(
@@ -97,8 +104,8 @@ def _pruned_merge(
                 )
             # The root of the weight goes to each factor and its sign to one of them. A comes first: the
             # random numbers are drawn in peft's order.
-            roots = [math.sqrt(abs(weight)) for _, weight in sides]
-            down = combine(downs, [math.copysign(root, w) for root, (_, w) in zip(roots, sides, strict=True)])
+            roots = [math.sqrt(abs(weight)) for weight in weights]
+            down = combine(downs, [math.copysign(root, w) for root, w in zip(roots, weights, strict=True)])
             up = combine(ups, roots)
             merged[layer] = up.to(dtype), down.to(dtype)
         elif layer in shared:
@@ -132,9 +139,10 @@ def ties(
     ``flavour="delta"`` works on ΔW, one dense layer at a time, and goes back to ``rank`` (r_c + r_s unless
     given) by the best approximation of that rank; a layer of one adapter only is kept with its weight.
 
-    ``flavour="factors"`` works on A and B apart, each with the root of the weight: what peft's
-    ``add_weighted_adapter(..., combination_type="ties")`` computes, to the last bit, and what the LoRA.rar
-    paper ran, there with both weights 0.5 and density 0.5. It needs equal ranks, and it is no TIES of ΔW.
+    ``flavour="factors"`` works on A and B apart as the files have them, each with the root of its weight
+    times alpha/r: what peft's ``add_weighted_adapter(..., combination_type="ties")`` computes, to the last
+    bit, and what the LoRA.rar paper ran, there with both weights 0.5 and density 0.5. It needs equal ranks,
+    and it is no TIES of ΔW.
 
     The disjoint mean divides by the number of sides that agree, so weights 1 and 1 average where both agree.
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from lorarar.judging import load_encoder
 from lorarar.scales import data_folder, find_scale
-from lorarar.study.cells import COUNT, SPLITS, setting, tasks
+from lorarar.shoebox import zoo
+from lorarar.study import ladder
+from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
 from lorarar.study.judges import examined
 from lorarar.study.methods import METHODS, find_method, make
@@ -40,6 +42,10 @@ def _parser() -> argparse.ArgumentParser:
         ("record", "write verdicts, tables and sheets into data/recorded"),
         ("judges", "let judges and metrics see drawings whose truth is known, and record that"),
         ("tune", "let a judge see LoRA.rar's images by several hypernetworks, and record that"),
+        (
+            "ladder",
+            "measure the error of LoRA.rar's coefficients and of rivals that know less, and record it",
+        ),
     ):
         step = steps.add_parser(name, help=text, description=text)
         step.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
@@ -48,10 +54,11 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
             step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
-        if name in ("metrics", "times", "record", "judges", "tune"):
+        if name in ("metrics", "times", "record", "judges", "tune", "ladder"):
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
             step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
+        if name in ("judges", "ladder"):
             continue
         step.add_argument("--loras", type=Path, metavar="DIR", help="the zoo; default: the scale's")
         if name == "tune":
@@ -103,6 +110,9 @@ def _run(options: argparse.Namespace) -> None:
 
     if options.step == "judges":
         say(_record_judges(options))
+        return
+    if options.step == "ladder":
+        say(_record_ladder(options))
         return
     common = {"device": options.device, "progress": not options.quiet, "seed": options.seed}
     run = setting(
@@ -189,6 +199,24 @@ def _record_judges(options: argparse.Namespace) -> Path:
             file
             for name in ("judge", "critic", "clip", "dino")
             for file in sorted((data_folder() / "shoebox" / name).glob("*.safetensors"))
+        ),
+    )
+
+
+def _record_ladder(options: argparse.Namespace) -> Path:
+    from lorarar.records import inside, save_recorded
+
+    scale = find_scale(options.scale)
+    found = ladder.measure(scale, options.device, seed=options.seed, progress=not options.quiet)
+    names = {name for pairs in found["pairs"].values() for pair in pairs for name in pair}
+    return save_recorded(
+        options.record or record_name(scale, "rho"),
+        found,
+        command=f"lorarar study ladder --scale {scale.name}",
+        seed=options.seed,
+        scale=scale.name,
+        inputs=inside(
+            [hypernetwork_of(scale), *(zoo.file_of(name, zoo.folder(scale)) for name in sorted(names))]
         ),
     )
 
