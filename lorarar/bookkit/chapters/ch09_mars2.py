@@ -9,14 +9,15 @@ import numpy as np
 
 from lorarar.bookkit import board as boards
 from lorarar.bookkit import figures, records
-from lorarar.bookkit.blind import Exhibit
 from lorarar.bookkit.claims import NOT_AT_THIS_SCALE, PARTLY, REPRODUCED, Claim, sign_verdict, verdict
 from lorarar.bookkit.facts import Facts
+from lorarar.bookkit.quiz import Quiz
 from lorarar.bookkit.style import GREY, HUES, INK, JUDGES, interval, name_of, points
 from lorarar.bookkit.tables import table
 from lorarar.judging import Entry, bootstrap
 from lorarar.pipelines import quiet
 from lorarar.study import orders, statistics
+from lorarar.study.verdicts import Shows
 
 with quiet():  # transformers tells of processors that nothing here uses
     from lorarar.shoebox.models import examination
@@ -327,17 +328,33 @@ def exam_table(scale: str) -> Styler:
     return table(rows)
 
 
-def exhibits(board: Board, count: int = 12, seed: int = 0) -> list[Exhibit]:
-    """Choose generated test images by lot, of any method, for a reader to judge."""
+def quiz(board: Board, shows: Shows, judge: str, count: int = 12, seed: int = 0) -> Quiz:
+    """Choose generated test images by lot, of any method, for a reader to judge before a judge does.
+
+    Args:
+        board: the recorded test.
+        shows: the judge, which is asked now.
+        judge: its name.
+        count: of the images.
+        seed: of the lot.
+    """
     sheet = board.pictures()
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(sheet.shape[0] * sheet.shape[1], count, replace=False)
-    shown = []
+    chosen = np.random.default_rng(seed).choice(sheet.shape[0] * sheet.shape[1], count, replace=False)
+    gap = np.full((sheet.shape[2], 6, 3), 255, np.uint8)
+    pictures, said = [], []
     for pair, method in zip(*np.unravel_index(chosen, sheet.shape[:2]), strict=True):
-        names = board.pairs[pair]
-        first = tuple(orders.references(name)[0] for name in names)
-        shown.append(Exhibit(*names, first, sheet[pair, method]))
-    return shown
+        image, names = sheet[pair, method], board.pairs[pair]
+        subject, style = (orders.references(name)[0] for name in names)
+        pictures.append(np.concatenate([subject, gap, style, gap, image], 1))
+        said.append([bool(shows(name, image[None])[0]) for name in names])
+    return Quiz(
+        np.stack(pictures),
+        AXES,
+        np.array(said),
+        judge=judge,
+        alt="Three small pictures side by side: a photo of a subject, a drawing in a style, and a generated "
+        "image that should show that subject in that style",
+    )
 
 
 def known_truth(board: Board) -> Styler:
