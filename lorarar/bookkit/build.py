@@ -7,13 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lorarar.bookkit.facts import broken
 from lorarar.bookkit.notebook import write_executed
-from lorarar.bookkit.runs import run
+from lorarar.bookkit.runs import run_all
 from lorarar.bookkit.sources import ROOT, pages, read_chapter
 
 
@@ -67,21 +66,15 @@ def build(scale: str, seed: int = 0, strict: bool = False, only: Sequence[str] =
 
     Raises:
         subprocess.CalledProcessError: the rendering failed.
-        ValueError: the text states what does not hold; while writing (`only`) that is a warning.
+        ValueError: strict, and the text states what does not hold in this run; otherwise that is a warning.
     """
-    runs, wrong = [], []
-    for path in pages():
-        if only and not path.stem.startswith(tuple(only)):
-            continue
-        print(f"{path.stem}: executing at scale {scale}", end=" … ", flush=True)
-        start = time.perf_counter()
-        runs.append((path, run(path, scale, seed)))
-        print(f"{time.perf_counter() - start:.0f} s", flush=True)
-        wrong += [f"{path.stem}: {sentence}" for sentence in broken(runs[-1][1])]
+    chosen = [path for path in pages() if not only or path.stem.startswith(tuple(only))]
+    runs = list(zip(chosen, run_all(chosen, scale, seed), strict=True))
+    wrong = [f"{path.stem}: {sentence}" for path, executed in runs for sentence in broken(executed)]
     for line in wrong:
-        print(f"rewrite: {line}", file=sys.stderr)
-    if wrong and not only:
-        raise ValueError(f"the text says {len(wrong)} things that do not hold")
+        print(f"does not hold in this run: {line}", file=sys.stderr)
+    if wrong and strict:
+        raise ValueError(f"the text says {len(wrong)} things that do not hold: rewrite them")
     if only and not runs:
         raise ValueError(f"no chapter {', '.join(only)} in the book")
     place = ROOT / "_build" / "only" if only else ROOT if scale == "shoebox" else ROOT / "_build" / scale

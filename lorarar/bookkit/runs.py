@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -118,6 +121,34 @@ def run(path: Path, scale: str, seed: int = 0) -> Path:
     nbformat.write(executed, aside)
     aside.rename(target)
     return target
+
+
+def run_all(paths: Sequence[Path], scale: str, seed: int = 0) -> list[Path]:
+    """Execute chapters as `run` does, each in a process of one thread, as many at once as there are cores.
+
+    Small models gain little from a second thread, and two chapters at once gain a chapter.
+
+    Raises:
+        subprocess.CalledProcessError: a chapter failed; what it printed stands above.
+    """
+    code = "import sys; from pathlib import Path; from lorarar.bookkit.runs import run; "
+    code += "run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+    def execute(path: Path) -> Path:
+        target = RUNS / scale / f"{path.stem}.ipynb"
+        if not is_fresh(target, fingerprint(path, scale, seed)):
+            start = time.perf_counter()
+            command = [sys.executable, "-c", code, str(path), scale, str(seed)]
+            subprocess.run(command, check=True, env=one_thread)
+            print(
+                f"{path.stem}: executed at scale {scale} in {time.perf_counter() - start:.0f} s", flush=True
+            )
+        return target
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(min(4, cores)) as pool:
+        return list(pool.map(execute, paths))
 
 
 def status() -> Styler:
