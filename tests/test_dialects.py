@@ -147,6 +147,24 @@ def test_flux_has_t5_as_its_second_encoder_whoever_numbered_it(tmp_path):
         assert f"text_encoder_2.{T5}" in load_lora(path)
 
 
+def test_a_layer_that_tells_no_model_is_written_as_it_was_read(tmp_path):
+    for stem in (
+        "lora_unet_img_in",
+        "lora_unet_blocks_0_cross_thing_deep_proj",
+        "lora_te_layers_0_mlp_up_proj",
+    ):
+        lora = load_lora(write(tmp_path / "a.safetensors", {stem: pair()}))
+        save_lora(lora, tmp_path / "b.safetensors", format="kohya")
+        again = load_lora(tmp_path / "b.safetensors")
+        close(updates(again), updates(lora))
+        if not stem.startswith("lora_unet_img"):
+            with pytest.raises(LoRAError, match="no diffusers name that is known"):
+                save_lora(lora, tmp_path / "c.safetensors", format="diffusers")
+    lora = load_lora(write(tmp_path / "a.safetensors", {"transformer.x_embedder": pair()}, PEFT))
+    with pytest.raises(LoRAError, match="no kohya name for unknown transformer"):
+        save_lora(lora, tmp_path / "b.safetensors", format="kohya")
+
+
 @pytest.mark.parametrize("part", ["processor.qkv_lora1", "processor.qkv_lora2", "processor.proj_lora1"])
 def test_xlabs(tmp_path, part):
     up, down = pair()

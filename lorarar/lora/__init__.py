@@ -1,4 +1,21 @@
-"""One adapter in memory: ``{layer: (up, down)}``, read from every dialect, written in two."""
+"""One adapter in memory: ``{layer: (up, down)}``, read from every dialect, written in the clients' own.
+
+A key is a prefix, a layer's name and a part (`spellings` has the tables; W is the update):
+
+==================================================  =======================================  ==============
+prefix and name                                     parts                                    alpha
+==================================================  =======================================  ==============
+``unet.`` ``transformer.`` ``text_encoder.``, none  ``lora_A`` ``lora_B``, ``lora.down`` …   header, else r
+``base_model.model.`` (peft)                        ``lora_A`` ``lora_B``                    config, else ?
+``lora_unet_`` ``lora_te1_`` … (kohya, OneTrainer)  ``lora_down`` ``lora_mid`` ``lora_up``   tensor, else r
+``lycoris_`` (SimpleTuner)                          ``hada_…`` ``lokr_…``, as kohya's        tensor, else r
+``diffusion_model.`` ``text_encoders.`` (ComfyUI)   as diffusers' or kohya's                 tensor, else r
+``clip_l.`` ``clip_g.`` ``t5.`` (OneTrainer)        as kohya's                               tensor, else r
+``double_blocks.N.processor.qkv_lora1`` (XLabs)     ``down`` ``up``                          none: r
+==================================================  =======================================  ==============
+
+W = alpha / r · up·down, r the rank; "?" is read as r with a `LoRAWarning`, since the config may say another.
+"""
 
 from lorarar.lora.adapter import (
     LoRA,

@@ -4,7 +4,15 @@ import re
 from functools import lru_cache
 
 from lorarar.lora.base import GUESS
-from lorarar.lora.spellings import DENOISER, FLAT_DIALECTS, OWN_NAMES, taken_apart, to_authors, to_diffusers
+from lorarar.lora.spellings import (
+    DENOISER,
+    FLAT_DIALECTS,
+    OWN_NAMES,
+    renamed,
+    taken_apart,
+    to_authors,
+    to_diffusers,
+)
 
 # Every key is a stem (whose layer, `taken_apart`) and a part: one of a LoRA's or of LyCORIS', or what a LoRA
 # file may hold beside its factors (``extra``).
@@ -194,4 +202,4 @@ def authors_name(name: str, base: str) -> str | None:
 
     None where diffusers has renamed the layer and the model, so its authors' name, is not known.
     """
-    return to_authors(name, base) or (None if to_diffusers(name, base) and base not in OWN_NAMES else name)
+    return to_authors(name, base) or (None if renamed(name) and base not in OWN_NAMES else name)

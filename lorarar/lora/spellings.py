@@ -267,6 +267,15 @@ _WHOLE = {
 }
 
 
+_RENAMED = {
+    part
+    for rows in _NAMES.values()
+    for theirs, ours in rows
+    if theirs != ours
+    for part in (ours, *parts_of(ours))
+}
+
+
 class Stem(NamedTuple):
     """A key's stem taken apart: whose layer it is ("" where nothing says it), its name, the dialect."""
 
@@ -338,6 +347,11 @@ def to_authors(name: str, model: str) -> str | None:
     row, number = _numbered(name)
     found = _TO_AUTHORS.get(model, {}).get(row)
     return found and found.replace(".N.", f".{number}.")
+
+
+def renamed(name: str) -> bool:
+    """Whether a layer's name in diffusers is one that some model's authors have another for."""
+    return _numbered(name)[0] in _RENAMED
 
 
 def swapped(name: str, out: int, width: int) -> bool:
