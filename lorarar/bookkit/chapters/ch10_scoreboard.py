@@ -257,21 +257,6 @@ def claims(f: Facts) -> list[Claim]:
             verdict(f.sum_low > 0, part=f.confirmed >= 7, against=f.sum_high < 0),
         ),
         Claim(
-            "ziplora_sum",
-            "ZipLoRA is better than the direct merge, the sum at weights 1 and 1",
-            "ZipLoRA, user study; LoRA.rar, §4",
-            f"{written(f, 'zip_sum')}. It is not shown to be better than the sum at 0.7: "
-            f"{written(f, 'zip_against_sum')} on nine pairs",
-            sign_verdict(f.zip_sum_low, f.zip_sum_high),
-        ),
-        Claim(
-            "ziplora_joint",
-            "ZipLoRA is better than joint training",
-            "ZipLoRA, user study; LoRA.rar, §4",
-            f"{written(f, 'zip_joint')}: the interval holds zero",
-            sign_verdict(f.zip_joint_low, f.zip_joint_high),
-        ),
-        Claim(
             "hard_names",
             "The can and the glowing style are hard for all methods",
             "LoRA.rar, supplement §A2.2",
