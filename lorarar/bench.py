@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from lorarar.hypernet import Hypernetwork, layers_of
 from lorarar.lora import LoRA, delta_weight, load_lora, save_lora
 from lorarar.merging import compress, direct, lorarar, parallel
+from lorarar.parser import EXIT_STATUSES, Parser
 
 # SDXL's attention: place, number of attentions there, transformer blocks in each, width.
 SDXL = (
@@ -236,7 +237,12 @@ def peak_memory(content: Path, style: Path, hypernetwork: Path, out: Path) -> tu
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="lorarar bench", description=__doc__.split("\n")[0])
+    parser = Parser(
+        prog="lorarar bench",
+        description=__doc__.split("\n")[0],
+        epilog=f"example:\n  lorarar bench --quick\n\n{EXIT_STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--rank", type=int, default=64, help="of both LoRAs; default: 64")
     parser.add_argument("--repeat", type=int, default=5, help="runs behind each median; default: 5")
     parser.add_argument("--quick", action="store_true", help="an eighth of SDXL, one run each: a smoke test")

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "lorarar").rglob("*.py")}
 # From the ground up; a wing is a package or a file, and everything in it.
 FLOORS = (
-    ("shoebox.world", "lora", "options"),
+    ("shoebox.world", "lora", "options", "parser"),
     ("merging",),
     ("hypernet", "scales"),
     ("records",),

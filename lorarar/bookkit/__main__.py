@@ -12,7 +12,12 @@ from lorarar.bookkit.sources import BOOK, ROOT, pages
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lorarar book", description="Execute and render the book.")
+    parser = Parser(
+        prog="lorarar book",
+        description="Execute and render the book.",
+        epilog=f"example:\n  lorarar book run --scale smoke 05\n\n{EXIT_STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("build", "execute the chapters where needed and render the book"),

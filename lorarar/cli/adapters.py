@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorarar.cli.parser import Commands, command
+from lorarar.parser import Commands, command
 
 
 def add_info(commands: Commands) -> None:

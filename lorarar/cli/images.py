@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from lorarar.cli.adapters import check_output
-from lorarar.cli.parser import Commands, command
+from lorarar.parser import Commands, command
 
 
 def add_generate(commands: Commands) -> None:

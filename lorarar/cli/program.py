@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from lorarar import __version__
 from lorarar.cli.adapters import add_info, add_merge
 from lorarar.cli.images import add_generate, add_judge, add_metrics
-from lorarar.cli.parser import EXIT_STATUSES, Parser, as_typed, one_line
 from lorarar.cli.shoebox import add_shoebox, add_zoo
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
 from lorarar.cli.ui import add_ui
 from lorarar.cli.wings import WINGS, add_wings, run_wing
+from lorarar.parser import EXIT_STATUSES, Parser, as_typed, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

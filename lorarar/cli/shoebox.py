@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from lorarar.cli.parser import Commands, command
+from lorarar.parser import Commands, command
 
 
 def add_shoebox(commands: Commands) -> None:

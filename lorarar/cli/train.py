@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from lorarar.cli.adapters import check_output
 from lorarar.cli.options import add_options, given
-from lorarar.cli.parser import Commands, command
 from lorarar.options import HypernetworkOptions, LoraOptions, ZipLoraOptions
+from lorarar.parser import Commands, command
 
 if TYPE_CHECKING:
     from lorarar.options import Options

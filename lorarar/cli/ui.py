@@ -2,7 +2,7 @@
 
 import argparse
 
-from lorarar.cli.parser import Commands, command
+from lorarar.parser import Commands, command
 
 
 def add_ui(commands: Commands) -> None:

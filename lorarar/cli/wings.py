@@ -6,7 +6,7 @@ They are loaded when they are called, so that `lorarar merge` does not wait for 
 from collections.abc import Sequence
 from importlib import import_module
 
-from lorarar.cli.parser import Commands
+from lorarar.parser import Commands
 
 WINGS = {
     "study": ("lorarar.study.__main__", "Every method on every pair of subjects and styles, judged alike."),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorarar.judging import load_encoder
+from lorarar.parser import EXIT_STATUSES, Parser
 from lorarar.scales import data_folder, find_scale
 from lorarar.shoebox import zoo
 from lorarar.study import ladder
@@ -26,10 +27,10 @@ from lorarar.study.verdicts import find_judge, judged
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lorarar study",
         description="Every method on every pair of test subjects and styles, judged alike.",
-        epilog="example:\n  lorarar study images --split validation --methods direct k-lora",
+        epilog=f"example:\n  lorarar study images --methods direct k-lora\n\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorarar.parser import EXIT_STATUSES, Parser
 from lorarar.scales import data_folder
 
 FACTS = ("sha256", "bytes", "command", "seed", "seconds", "machine", "date")
@@ -198,10 +199,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``lorarar manifest STEP``; exit status 2 for bad input, 1 if the check fails."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lorarar manifest",
         description="The manifest of what the project ships: hashes, commands, seeds, times, machines.",
-        epilog="example:\n  lorarar manifest check",
+        epilog=f"example:\n  lorarar manifest check\n\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
