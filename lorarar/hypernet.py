@@ -13,6 +13,7 @@ import secrets
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 import safetensors.torch
 import torch
@@ -101,7 +102,7 @@ class Hypernetwork(nn.Module):
 
         def work(names: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
             n, out = len(names), len(content[names[0]][0])
-            first = self.inputs[str(2 * out)]
+            first = cast(nn.Linear, self.inputs[str(2 * out)])
             down = torch.cat([lora[layer][1] for layer in names for lora in (content, style)])
             down = down.to(dtype).view(n, -1, down.shape[1])  # (n, r_c + r_s, in)
             # W·up, (hidden, out) × (out, r): the first layer's weights as the ranks see them.

@@ -221,9 +221,9 @@ _PARTS = (
     (r"\.(hada_\w+|lokr_\w+)$", {}),
 )
 _PREFIXES = re.compile(
-    r"base_model\.model\.|lora_(unet|transformer)_(_?unet_)?|lycoris_|(model\.)?diffusion_model\.|unet\.|transformer\."
+    r"base_model\.model\.|(lora_unet|lora_transformer|lycoris)__?(unet_)?|(model\.)?diffusion_model\.|unet\.|transformer\."
 )
-_TEXT = re.compile(r"lora_te1?_(text_encoder_)?|(text_encoder\.)+|(?=text_model[._])")
+_TEXT = re.compile(r"lora_te1?__?(text_encoder_)?|(text_encoder\.)+|(?=text_model[._])")
 
 
 def apart(key: str) -> tuple[str, str]:

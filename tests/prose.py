@@ -64,11 +64,6 @@ def typed_measurements(markdown: str) -> list[str]:
     )
 
 
-def typed_numbers(markdown: str) -> list[str]:
-    """Return the sentences of a Markdown text that hold a hand-typed number: the rule of the old chapters."""
-    return _sentences(markdown, lambda text, allowed: [n for n in _NUMBER.findall(text) if n not in allowed])
-
-
 def _sentences(markdown: str, numbers_in: Callable[[str, set[str]], list[str]]) -> list[str]:
     text = _BLOCK_CODE.sub("", markdown)
     found = []

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from prose import normal, share_of_prose, typed_measurements, typed_numbers
+from prose import normal, share_of_prose, typed_measurements
 
 from lorarar.bookkit import claims, exercises, facts, ledger, notebook, runs, sources
 from lorarar.bookkit.markdown import Context, flatten
@@ -26,14 +26,17 @@ from lorarar.bookkit.markdown import Context, flatten
 CHAPTERS = sources.chapters()
 PAGES = sorted(p for p in sources.BOOK.glob("*.md") if p.name != "README.md")
 RUN = sources.pages()
-# A chapter with a module is of the new form; the others follow the old rules until they have moved.
-NEW = [path for path in RUN if sources.module_of(path)]
-OLD = [path for path in RUN if path not in NEW]
 WITH_CONTROL = ("03", "04", "05", "07", "09")
 
 each_chapter = pytest.mark.parametrize("chapter", RUN, ids=lambda path: path.stem)
-each_new = pytest.mark.parametrize("chapter", NEW, ids=lambda path: path.stem)
-each_old = pytest.mark.parametrize("chapter", OLD, ids=lambda path: path.stem)
+# What executes a chapter; one process has all tests of a chapter, so that it runs once.
+each_run = pytest.mark.parametrize(
+    "chapter",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.chapter, pytest.mark.xdist_group(path.stem)])
+        for path in RUN
+    ],
+)
 
 
 @cache
@@ -136,9 +139,8 @@ def test_mathematics_is_short_and_checked(chapter):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_no_measurement_is_typed_into_prose(page):
-    rule = typed_numbers if page in OLD else typed_measurements
     texts = [cell.source for cell in cells(page) if cell.cell_type == "markdown"] + captions(page)
-    assert [line for text in texts for line in rule(text)] == []
+    assert [line for text in texts for line in typed_measurements(text)] == []
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_images_in_prose_have_alternative_texts(page):
 # ---------------------------------------------------------------- the form of a chapter
 
 
-@each_new
+@each_chapter
 def test_anatomy(chapter):
     if is_appendix(chapter):
         return
@@ -225,7 +227,7 @@ def test_anatomy(chapter):
     assert re.search(r"\{cite:t\}`", text[text.index("## References") :]), "say what to read in each"
 
 
-@each_new
+@each_chapter
 def test_length(chapter):
     text = chapter.read_text()
     assert share_of_prose(text) >= 0.5, "at least half of the lines are prose"
@@ -237,7 +239,7 @@ def test_length(chapter):
         assert module is None or len(Path(module.__file__).read_text().splitlines()) <= 400
 
 
-@each_new
+@each_chapter
 def test_cells_are_short_and_folds_say_what_they_do(chapter):
     for cell in code(chapter):
         start = cell.source.strip()[:70]
@@ -246,7 +248,7 @@ def test_cells_are_short_and_folds_say_what_they_do(chapter):
             assert notebook.fold_title(cell.source)[0] != "Code", f"a comment says what it does: {start}"
 
 
-@each_new
+@each_chapter
 def test_findings_stand_in_the_prose_and_hold(chapter):
     facts = ledger.known(chapter)
     statements = sources.module_of(chapter).statements(facts)
@@ -259,7 +261,7 @@ def test_findings_stand_in_the_prose_and_hold(chapter):
         assert holds, f"rewrite: {sentence}"
 
 
-@each_new
+@each_chapter
 def test_statements_can_fail(chapter):
     """A statement that holds whatever was measured says nothing: facts are turned round, one at a time."""
     facts, module = ledger.known(chapter), sources.module_of(chapter)
@@ -274,7 +276,7 @@ def test_statements_can_fail(chapter):
     assert not never, f"hold whatever is measured: {sorted(never)}"
 
 
-@each_new
+@each_chapter
 def test_claims_are_worked_out_from_facts(chapter):
     facts, module = ledger.known(chapter), sources.module_of(chapter)
     found = module.claims(facts)
@@ -285,7 +287,7 @@ def test_claims_are_worked_out_from_facts(chapter):
         assert len(claim.measured.split()) > 3, f"{claim.key}: say what was measured"
 
 
-@each_new
+@each_chapter
 def test_every_number_is_used(chapter):
     module, asked = sources.module_of(chapter), set()
 
@@ -303,7 +305,7 @@ def test_every_number_is_used(chapter):
     assert not idle, f"neither quoted nor used in statements or claims: {idle}"
 
 
-@each_new
+@each_chapter
 def test_the_ledger_keeps_what_is_computed_live(chapter):
     module = sources.module_of(chapter)
     for scale in ("smoke", "shoebox"):
@@ -311,7 +313,7 @@ def test_the_ledger_keeps_what_is_computed_live(chapter):
         assert not both, f"recorded runs are not in the ledger: {both}"
 
 
-@each_new
+@each_chapter
 def test_checks_refuse_wrong_answers(chapter):
     module = sources.module_of(chapter, "checks")
     if module is None:
@@ -326,26 +328,17 @@ def test_checks_refuse_wrong_answers(chapter):
         assert "not written yet" not in line and "not right yet" not in line, f"{name}: give a hint"
 
 
-@each_new
+@each_chapter
 def test_control(chapter):
     if chapter.stem[:2] in WITH_CONTROL:
         module = sources.module_of(chapter)
         assert re.search(r"\b(Control|Quiz)\(", chapter.read_text() + Path(module.__file__).read_text())
 
 
-@each_old
-def test_anatomy_of_the_old_form(chapter):
-    text = chapter.read_text()
-    head = text[: text.index("```{code-cell}")]
-    assert re.search(r"\{admonition\} The question\n.*\?", head, re.DOTALL), "asks its question first"
-    assert "{admonition} You will be able to" in head
-    assert "claims(" in text
-
-
 # ---------------------------------------------------------------- the runs
 
 
-@each_chapter
+@each_run
 def test_figures_have_alternative_texts(chapter):
     executed = json.loads(smoke(chapter).read_text())["cells"]
     for cell in executed:
@@ -364,7 +357,7 @@ def test_figures_have_alternative_texts(chapter):
         assert len(images) == 1, f"one figure per cell: {start}"
 
 
-@each_chapter
+@each_run
 @pytest.mark.parametrize("scale", ["smoke", "shoebox"])
 def test_values_are_those_of_the_ledger(chapter, scale):
     executed = runs.RUNS / scale / f"{chapter.stem}.ipynb"
@@ -385,11 +378,11 @@ def test_the_ledger_gives_reasons(chapter):
             assert len(entry["reason"]) > 10, f"{scale}: {name}: why this tolerance?"
 
 
-@each_chapter
+@each_run
 def test_checks_tell_right_from_wrong(chapter):
     outcomes: dict[str, dict[str, list[str]]] = {}
     for cell in json.loads(smoke(chapter).read_text())["cells"]:
-        for kind in ("exercise", "solution", "wrong"):
+        for kind in ("exercise", "solution"):
             if kind in cell["metadata"].get("tags", []):
                 lines = [s for s in printed(cell).splitlines() if s[:1] in "✓✗"]
                 assert lines, f"a cell tagged {kind} calls attempt(check_…, answer)"
@@ -397,21 +390,16 @@ def test_checks_tell_right_from_wrong(chapter):
                     name = re.match(r". (\w+)", line)[1]
                     outcomes.setdefault(name, {}).setdefault(kind, []).append(line)
     assert outcomes or is_appendix(chapter), "the chapter has no exercise"
-    kinds = {"exercise", "solution"} | ({"wrong"} if chapter in OLD else set())
+    kinds = {"exercise", "solution"}
     for name, by_kind in outcomes.items():
         assert set(by_kind) == kinds, f"{name} has only {set(by_kind)}"
         assert all(line[0] == "✗" for line in by_kind["exercise"]), f"{name}: the stub passes"
         assert all(line[0] == "✓" for line in by_kind["solution"]), f"{name}: {by_kind['solution']}"
-        for line in by_kind.get("wrong", []):
-            assert line[0] == "✗", f"{name}: a wrong answer passes"
-            assert "stopped with" not in line, f"{name}: the wrong answer is not plausible: {line}"
-            assert "not written yet" not in line and "not right yet" not in line, f"{name}: give a hint"
 
 
 @each_chapter
 def test_exercises_are_folded_and_described(chapter):
     assert all("hide-cell" in c.metadata["tags"] for c in tagged(chapter, "solution"))
-    assert all("remove-cell" in c.metadata["tags"] for c in tagged(chapter, "wrong"))
     boxes = re.findall(r"\{admonition\} Exercise.*?\n```", chapter.read_text(), re.DOTALL)
     assert boxes or is_appendix(chapter), "an exercise stands in an {admonition} Exercise: …"
     for box in boxes:
@@ -445,7 +433,7 @@ def test_numbers_of_figures_and_links_are_those_of_the_book():
     assert links["ch-ziplora"].endswith("/blob/main/book/05_ziplora.ipynb") and "ch-hypernetwork" not in links
 
 
-@each_chapter
+@each_run
 def test_executed_notebook_has_outputs_and_numbers(chapter):
     written = notebook.executed(chapter, smoke(chapter))
     outputs = [output for cell in written.cells for output in cell.get("outputs", [])]

@@ -10,11 +10,13 @@ from tiny import tiny_pipeline
 
 from lorarar import Hypernetwork
 from lorarar.bookkit import sources
+from lorarar.bookkit.chapters.ch07_coefficients import places
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import LoRA, delta_weight
 from lorarar.merging import ziplora
 from lorarar.study import coefficients as co
 from lorarar.study.ladder import Reader, disjoint, groups, mean_rho
+from lorarar.study.predictions import looks, predict
 from lorarar.study.ruler import ruler
 from lorarar.train import Trained, merging_loss, train_hypernetwork
 from lorarar.train.gates import Gated, updates
@@ -189,3 +191,31 @@ def test_the_loop_of_chapter_6_is_the_packages(pipe, sides):
         scope["learn"](mine, [PAIR] * 3, lessons, update, sides)
     for ours, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(ours, other, atol=1e-5)
+
+
+def test_maps_of_what_the_shipped_network_predicts():
+    p = predict("shoebox", [("clock", "oil painting #1")])
+    shape = (2, len(p.blocks), len(p.kinds))
+    assert p.maps().shape == p.energy().shape == shape and not np.isnan(p.maps()).any()
+    assert p.spent(0, p.blocks) == pytest.approx(1) and p.kept(1, p.layers) > 0
+    assert all(
+        table.shape == (1, len(p.said[p.pairs[0]][k][0]))
+        for table, k in zip(p.tables(0), p.layers, strict=True)
+    )
+    assert looks(p, p.pairs).shape == (2, 3)
+
+
+def test_the_control_of_chapter_7_computes_what_is_set():
+    p = predict("shoebox", [("clock", "oil painting #1"), ("dog #2", "3D rendering #2")])
+    live = places(p)
+    assert live.widget.children
+    before = live.image.value
+    assert live.text.value.startswith("up 1.1, cross output: 128 columns")
+    live.set(pair="clock + oil painting #1", block="mid", part="self query")
+    assert live.image.value != before and live.text.value.startswith("mid, self query: 192 columns")
+    mean = float(
+        p.said["clock", "oil painting #1"][next(k for k in p.layers if "mid" in k and "attn1.to_q" in k)][
+            0
+        ].mean()
+    )
+    assert f"mean {mean:.2f} for the subject" in live.text.value

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lorarar.judging import Entry, bootstrap, difference
 from lorarar.study import statistics
@@ -74,10 +75,14 @@ def test_rank_agreement():
     assert statistics.rank_agreement(scores, scores) == pytest.approx((1, 1, 1))
     assert statistics.rank_agreement(scores, -np.arange(6)) == pytest.approx((-1, -1, -1))
     assert statistics.rank_correlation(np.ones(4), np.arange(4)) == 0
+    noisy = np.stack([some((5, 5), s) for s in range(6)])
+    found = statistics.rank_agreement(noisy, np.arange(6.0), 300)
+    drawn = [stats.spearmanr(m, np.arange(6)).statistic for m in statistics.crossed_means(noisy, 300)]
+    assert found[1:] == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
 
 
 def test_settled_takes_two_that_agree():
-    up, down, open_ = Entry(0.2, 0.1, 0.3), Entry(-0.2, -0.3, -0.1), Entry(0.1, -0.1, 0.3)
-    assert [statistics.settled(*e) for e in ([up], [down], [open_], [up, up], [up, open_], [up, down], [])] == [
-        1, -1, 0, 1, 0, 0, 0,
-    ]  # fmt: skip
+    up, down, both = Entry(0.2, 0.1, 0.3), Entry(-0.2, -0.3, -0.1), Entry(0.1, -0.1, 0.3)
+    assert [statistics.settled(entry) for entry in (up, down, both)] == [1, -1, 0]
+    assert [statistics.settled(up, other) for other in (up, both, down)] == [1, 0, 0]
+    assert statistics.settled() == 0

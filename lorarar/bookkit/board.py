@@ -11,8 +11,12 @@ import numpy as np
 from lorarar.bookkit.records import recorded, sheet, suffix
 from lorarar.bookkit.style import judge_of
 from lorarar.judging import Entry, Verdicts
-from lorarar.study import statistics
+from lorarar.pipelines import generate, load_pipeline
+from lorarar.shoebox import zoo
+from lorarar.study import cells, statistics
+from lorarar.study.methods import METHODS, applying
 from lorarar.study.records import from_record
+from lorarar.study.verdicts import find_judge
 
 CONTROLS = ("base", "content", "style")
 """What merges nothing: no LoRA, the subject's alone, the style's alone."""
@@ -100,3 +104,30 @@ def load(split: Literal["test", "validation"], scale: str = "shoebox") -> Board:
         verdicts={judge: from_record(run, judge) for judge in run["verdicts"]},
         judge=judge_of(scale),
     )
+
+
+def made_again(
+    board: Board, methods: tuple[str, ...], pairs: int, scale: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Merge and draw the first image of some pairs, (pairs, methods, h, w, 3) uint8, and get the recorded."""
+    setting = cells.setting("test", scale, progress=False)
+    chosen = board.pairs[:pairs]
+    made = []
+    for task in cells.tasks(setting, chosen, load_pipeline(scale)):
+        for name in methods:
+            method = METHODS[name]
+            with applying(task, method.merge(task, **method.options)):
+                made.append(generate(task.pipe, zoo.words(*task.pair), board.seeds[0])[0])
+    images = np.stack(made).reshape(pairs, len(methods), *made[0].shape)
+    return images, board.pictures()[:pairs, [board.methods.index(m) for m in methods]]
+
+
+def judged_again(board: Board, images: np.ndarray, methods: tuple[str, ...], scale: str) -> float:
+    """Let the judge see images (pairs, methods, …): which share of verdicts is the recorded one."""
+    shows = find_judge(board.judge, scale).shows
+    same: list[bool] = []
+    for p, pair in enumerate(board.pairs[: len(images)]):
+        for axis, name in zip(("subject", "style"), pair, strict=True):
+            recorded = [board.of(m, axis)[p, 0] for m in methods]
+            same += list(shows(name, images[p]) == recorded)
+    return float(np.mean(same))

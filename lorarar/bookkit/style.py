@@ -124,7 +124,9 @@ def interval(entry: Sequence[float], form: str = ".0%") -> str:
 
 def points(entry: Sequence[float]) -> str:
     """Write a difference of shares, (value, low, high), in points: "+28 points (+15 to +42)"."""
-    value, low, high = (f"{100 * number:+.0f}" for number in entry)
+    shown = [100 * number for number in entry]
+    # An end near zero keeps a decimal: on which side of zero it lies is what matters.
+    value, low, high = (f"{p:+.1f}" if 0 < abs(p) < 0.5 else f"{p:+.0f}" for p in shown)
     return f"{value} points ({low} to {high})"
 
 

@@ -1,7 +1,7 @@
 """The program as it is started from a shell, where Python's way into torch and out again counts.
 
 Of the seconds that ``lorarar merge`` takes on two files of SDXL, most went to importing torch and to taking
-it apart at the end (`python -m lorarar.bench` times both). A quarter of an import is Python's own kernels
+it apart at the end (`lorarar bench` times both). A quarter of an import is Python's own kernels
 for the device ``meta``, on which a merge makes empty tensors and nothing else.
 """
 

@@ -103,7 +103,7 @@ class Outline(LoRA):
         model: str = "",
     ) -> None:
         super().__init__(pairs, metadata=metadata, dialect=dialect, sources=sources, model=model)
-        self.made = make
+        self.made = make  # type: ignore[method-assign]
 
 
 def delta_weight(pair: Pair) -> Tensor:

@@ -73,6 +73,7 @@ def converted(layer: str, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, 
     x = _Factors(parts)
     if not parts or not all(t.ndim >= 2 and t.numel() and bool(t.isfinite().all()) for t in parts.values()):
         raise ValueError
+    rank: int | None
     if "hada_w1_a" in parts:
         rank = parts["hada_w1_b"].shape[0]
         (a1, b1), (a2, b2) = x.product("hada_w1", "hada_t1"), x.product("hada_w2", "hada_t2")

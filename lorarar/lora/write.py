@@ -127,7 +127,7 @@ def _write(
                 if not all_finite(x):
                     raise LoRAError(_not_finite(path, key, kinds[key][1]))
                 file.seek(begin + header[key]["data_offsets"][0])
-                file.write(x.reshape(-1).view(torch.uint8).numpy())
+                file.write(x.reshape(-1).view(torch.uint8).numpy().data)
             file.seek(0)
             file.write(head(source.sha256 for source in sources))
         os.replace(aside, path)
@@ -192,7 +192,7 @@ def save_lora(
     known = {k: v for k, v in lora.metadata.items() if k not in _STALE} | dict(metadata or {})
     known = for_clients(lora.base, known) | known | described(lora, format)
     known |= {"format": "pt", "lorarar_version": __version__}
-    with closing(lora.made()) as pairs:
+    with closing(lora.made()) as pairs:  # type: ignore[type-var]
         _write(kinds, tensors(pairs), known, path, lora.sources)
 
 

@@ -83,11 +83,10 @@ def _gated(
             rank = down.shape[1]
             place = ups.narrow(2, at, rank)
             up = torch.stack(factors, out=place if factors[0].dtype == place.dtype else None)
+            scale: Tensor | float = weight * rest
             if names[0] in gates:
                 m = torch.stack([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
                 scale = m.to(down.device, working_dtype(down.dtype)) * weight
-            else:
-                scale = weight * rest
             if names[0] in gates or scale != 1:
                 down = down.to(working_dtype(down.dtype)).mul_(scale)
             up, down = fitted_to(up, down, ups.dtype, names[0])

@@ -50,7 +50,8 @@ def np_lora(
 
     def work(layer: str) -> Pair:
         up, down_c = as_matrices(layer, content[layer])
-        _, s, vh = svd_of_pair(*(x.double() for x in as_matrices(layer, style[layer])))
+        up_s, down_s = as_matrices(layer, style[layer])
+        _, s, vh = svd_of_pair(up_s.double(), down_s.double())
         vh = vh[: min(int((s > s[0] * 1e-9).sum()), directions or len(s))]  # what float64 can tell from 0
         down = down_c.double()
         down = down - share * (down @ vh.mT) @ vh  # (r, in) - (r, k) @ (k, in)

@@ -119,7 +119,7 @@ def parallel(
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
     """``torch.stack`` along a new first dimension, without a copy when there is only one."""
-    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
 
 
 def _weight_shape(pair: Pair) -> tuple[int, ...]:

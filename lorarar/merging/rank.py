@@ -76,10 +76,9 @@ def compress(lora: LoRA, rank: int, *, progress: Progress = iter) -> LoRA:
         root = s[:, :rank].sqrt()
         factors = fitted_to(u * root[:, None], root[..., None] * vh, dtype, names[0])
         ups, downs = (x.to(dtype).contiguous() for x in factors)
-        factors = zip(names, ups.unbind(), downs.unbind(), strict=True)
-        return {
-            layer: shaped_like((u_k, d_k), lora[layer]) for layer, u_k, d_k in factors
-        }, s.double().square()
+        each = zip(names, ups.unbind(), downs.unbind(), strict=True)
+        small = {layer: shaped_like((u_k, d_k), lora[layer]) for layer, u_k, d_k in each}
+        return small, s.double().square()
 
     device = next(iter(lora.values()))[0].device if lora else torch.device("cpu")
     for pairs, energy in parallel(work, list(batches(lora, lora, large)), device, progress):

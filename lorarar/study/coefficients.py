@@ -172,18 +172,15 @@ def properties(content: LoRA, style: LoRA, layer: str) -> dict[str, np.ndarray]:
     }
 
 
-def energy_kept(lora: LoRA, gates: Gates, side: int, layers: Sequence[str]) -> float:
-    """Return the share ‖ΔW diag(m)‖² / ‖ΔW‖² that one side keeps of its update, from zero to more than one.
+def energy(lora: LoRA, gates: Gates, side: int, layers: Sequence[str]) -> float:
+    """Return ‖ΔW diag(m)‖² of one side (0 the content's, 1 the style's), summed over layers."""
+    return sum(float((delta_weight(lora[k]) * gates[k][side]).square().sum()) for k in layers)
 
-    Args:
-        lora: the side's LoRA.
-        gates: the coefficients.
-        side: 0 for the content's, 1 for the style's.
-        layers: over which the squares are summed.
-    """
-    squares = [delta_weight(lora[layer]).square().sum(0) for layer in layers]
-    kept = [s * gates[layer][side] ** 2 for s, layer in zip(squares, layers, strict=True)]
-    return float(torch.cat(kept).sum() / torch.cat(squares).sum())
+
+def energy_kept(lora: LoRA, gates: Gates, side: int, layers: Sequence[str]) -> float:
+    """Return the share ‖ΔW diag(m)‖² / ‖ΔW‖² that one side keeps of its update; it may be more than one."""
+    whole = {layer: (torch.ones_like(gates[layer][side]),) * 2 for layer in layers}
+    return energy(lora, gates, side, layers) / energy(lora, whole, side, layers)
 
 
 def between_rows(table: np.ndarray) -> float:

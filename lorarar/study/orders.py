@@ -7,19 +7,24 @@ ways; a judge or a metric that is fit for the experiment prefers the first to ea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from lorarar.judging import Encoder, image_similarity, text_similarity
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects, world
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 WRONG = ("other subject", "other style", "photo", "other thing", "neither")
 """In which way deliveries two to six are wrong; "photo" ignores the style, "other thing" the subject."""
 
 
 def references(name: str) -> np.ndarray:
-    """Return the pictures of a subject or style that judges compare with: unseen views, (n, h, w, 3) uint8."""
+    """Return what judges compare with: pictures of a subject or style that no LoRA was trained on."""
     return zoo.pictures(name, seed=1)[0]
 
 
@@ -62,6 +67,20 @@ def prefers(scores: np.ndarray) -> np.ndarray:
     return ((right > wrong) + 0.5 * (right == wrong)).mean(0)
 
 
+def picks(scores: np.ndarray) -> np.ndarray:
+    """Return whether the right delivery scores highest of six, ties shared: (orders, 6) to (orders,)."""
+    top = scores >= scores.max(1, keepdims=True) - 1e-12
+    return (top / top.sum(1, keepdims=True))[:, 0]
+
+
+@torch.no_grad()
+def through_vae(vae: AutoencoderKL, images: np.ndarray) -> np.ndarray:
+    """Return what is left of images (n, h, w, 3) uint8 when they have been coded and decoded by the VAE."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
+    back = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.float().cpu()
+    return ((back.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
 def scored(
     pairs: Sequence[tuple[str, str]],
     shows: Mapping[str, Callable[[str, np.ndarray], np.ndarray]],
@@ -73,14 +92,14 @@ def scored(
 
     Args:
         pairs: of a subject and a style.
-        shows: {judge: which images show the subject or style of that name}; its score is 1 for subject and style.
+        shows: {judge: which images show the subject or style of that name}; subject and style score 1.
         clip: for CLIP-I and CLIP-T.
         dino: for DINO.
         seed: of the drawings.
 
     Returns:
-        {score: (pairs, 6)}, the right delivery first, "sum of three" among them; and {metric: (pairs,)}, by how
-        much a reference that is simply copied scores higher than the right delivery.
+        {score: (pairs, 6)}, the right delivery first, "sum of three" among them; and {metric: (pairs,)}, by
+        how much a reference that is simply copied scores higher than the right delivery.
     """
     rng = np.random.default_rng([seed, 10])
     rows: list[dict[str, np.ndarray]] = []

@@ -115,7 +115,7 @@ def _written(verdicts: np.ndarray) -> list[str]:
 
 
 def from_record(values: Mapping[str, Any], judge: str) -> dict[str, Verdicts]:
-    """Return the verdicts of a record (`record`, `lorarar.book.recorded`): {method: Verdicts}.
+    """Return the verdicts of a record (`record`, `lorarar.records.recorded`): {method: Verdicts}.
 
     Raises ValueError if that judge's are not in it.
     """

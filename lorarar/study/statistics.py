@@ -101,7 +101,7 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(stats.spearmanr(one, other).statistic)
 
 
-def rank_agreement(one: np.ndarray, other: np.ndarray, resamples: int = 2000, seed: int = 0) -> Entry:
+def rank_agreement(one: np.ndarray, other: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Entry:
     """Return the rank correlation of two orders of methods, with its interval over subjects and styles.
 
     Args:
@@ -116,7 +116,12 @@ def rank_agreement(one: np.ndarray, other: np.ndarray, resamples: int = 2000, se
         crossed_means(side, resamples, seed) if side.ndim == 3 else np.tile(side, (resamples, 1))
         for side in sides
     ]
-    return Entry(value, *_middle([rank_correlation(a, b) for a, b in zip(*drawn, strict=True)]))
+    ranks = [stats.rankdata(side, axis=1) for side in drawn]  # Spearman's is Pearson's of the ranks
+    centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
+    norms = [np.linalg.norm(side, axis=1) for side in centred]
+    product = (centred[0] * centred[1]).sum(1)
+    scale = norms[0] * norms[1]
+    return Entry(value, *_middle(np.divide(product, scale, out=np.zeros_like(scale), where=scale > 0)))
 
 
 def settled(*differences: Entry) -> int:
@@ -130,6 +135,6 @@ def settled(*differences: Entry) -> int:
     return int(above) - int(below)
 
 
-def _middle(drawn: np.ndarray | list[float]) -> tuple[float, float]:
+def _middle(drawn: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

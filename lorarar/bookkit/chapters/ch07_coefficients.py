@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
-from lorarar import Hypernetwork
 from lorarar.bookkit import style
 from lorarar.bookkit.claims import Claim, verdict
+from lorarar.bookkit.controls import Control
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import heat_maps, legend_below, panels
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
-from lorarar.hypernet import layers_of
-from lorarar.lora import LoRA
 from lorarar.merging import Gates
-from lorarar.shoebox import zoo
 from lorarar.shoebox.world import subjects
 from lorarar.study import coefficients as co
-from lorarar.study.cells import hypernetwork_of
-from lorarar.study.ladder import validation_pairs
+from lorarar.study.predictions import Predictions, looks
 from lorarar.study.statistics import crossed
 
 if TYPE_CHECKING:
@@ -51,8 +45,6 @@ def recorded(scale: str = "shoebox") -> Facts:
         "rho": own.mean(),
         "rho_zip": best.mean(),
         "rho_added": rungs["LoRA.rar, key and value added"].mean(),
-        "rho_zip_kv": rungs["ZipLoRA, key and value ½"].mean(),
-        "rho_zip_qo": rungs["ZipLoRA, query and output ½"].mean(),
     }
     for name, values in {
         "columns": rungs["its layers' means"] - own,
@@ -64,10 +56,11 @@ def recorded(scale: str = "shoebox") -> Facts:
             f"cost_{name}{end}": v for end, v in zip(("", "_low", "_high"), crossed(values), strict=True)
         }
     single = {group: entry["one half"] for group, entry in costs(scale).items() if group != "everything"}
-    order = sorted(single, key=lambda group: -single[group][0])
-    facts["dearest"], facts["second"] = single[order[0]][0], single[order[1]][0]
-    facts |= {f"cost_{'_'.join(group.split())}": single[group][0] for group in single}
+    facts |= {f"cost_{group}": single[group][0] for group in ("down", "mid")}
     facts["sure"] = sum(low > 0 for _, low, _ in single.values())
+    for key, way in (("output", "one half"), ("columns", "layer means")):
+        ends = zip(("", "_low", "_high"), costs(scale)["cross output"][way], strict=True)
+        facts |= {f"cost_cross_{key}{end}": value for end, value in ends}
     return Facts(facts)
 
 
@@ -87,84 +80,6 @@ def costs(scale: str = "shoebox") -> dict[str, dict[str, tuple[float, float, flo
         group: {way: crossed(_grid(values) - own) for way, values in ways.items()}
         for group, ways in run["ablation"].items()
     }
-
-
-# ---------------------------------------------------------------- what the network predicts
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a scale's hypernetwork predicts for some pairs.
-
-    ``loras`` by name, ``said`` by pair: layer → (m_c, m_s); ``layers`` in the order of the UNet.
-    """
-
-    network: Hypernetwork
-    loras: Mapping[str, LoRA]
-    said: Mapping[Pair, Gates]
-    layers: Sequence[str]
-
-    @property
-    def pairs(self) -> list[Pair]:
-        """The pairs."""
-        return list(self.said)
-
-    @property
-    def blocks(self) -> list[str]:
-        """Where attention stands in the UNet, from its input to its output."""
-        return list(dict.fromkeys(map(co.block_of, self.layers)))
-
-    @property
-    def kinds(self) -> list[str]:
-        """The predicted parts of attention."""
-        return [kind for kind in co.KINDS if kind in set(map(co.part_of, self.layers))]
-
-    def maps(self, pair: Pair | None = None) -> np.ndarray:
-        """Return the mean coefficients (2, blocks, parts) of a pair, or of all pairs together."""
-        pairs = self.pairs if pair is None else [pair]
-        return np.mean(
-            [[co.means(self.said[p], side, self.blocks, self.kinds) for side in (0, 1)] for p in pairs], 0
-        )
-
-    def tables(self, side: int) -> list[np.ndarray]:
-        """Return the coefficients of one side, (pairs, columns) for each layer."""
-        return [np.stack([self.said[p][k][side].double().numpy() for p in self.pairs]) for k in self.layers]
-
-    def kept(self, side: int, layers: Sequence[str]) -> float:
-        """Return the share of energy that one side keeps in some layers, the mean over the pairs."""
-        pairs = ((self.loras[pair[side]], gates) for pair, gates in self.said.items())
-        return float(np.mean([co.energy_kept(lora, gates, side, layers) for lora, gates in pairs]))
-
-    def energy(self) -> np.ndarray:
-        """Return the share of energy that is kept (2, blocks, parts), the mean over the pairs."""
-        kept = np.zeros((2, len(self.blocks), len(self.kinds)))
-        for layer in self.layers:
-            at = self.blocks.index(co.block_of(layer)), self.kinds.index(co.part_of(layer))
-            for side in (0, 1):
-                kept[side][at] = self.kept(side, [layer])
-        return kept
-
-
-def predict(scale: str = "shoebox", pairs: Sequence[Pair] | None = None) -> Predictions:
-    """Ask a scale's hypernetwork about pairs of the zoo; all validation pairs by default."""
-    network, pairs = Hypernetwork.load(hypernetwork_of(scale)), pairs or validation_pairs()
-    loras = {name: zoo.load(name, scale) for name in dict.fromkeys(n for pair in pairs for n in pair)}
-    parts = network.metadata["parts"].split(",")
-    with torch.no_grad():
-        said = {pair: network.coefficients(*(loras[name] for name in pair), parts) for pair in pairs}
-    layers = layers_of(loras[pairs[0][0]], parts)
-    return Predictions(network, loras, said, layers)
-
-
-def looks(p: Predictions, pairs: Sequence[Pair]) -> np.ndarray:
-    """Return rank correlations of coefficients with a column's properties, within layers: (2 sides, 3)."""
-    found = []
-    for pair in pairs:
-        content, style_lora = (p.loras[name] for name in pair)
-        for layer in p.layers:
-            known = [rankdata(v) for v in co.properties(content, style_lora, layer).values()]
-            found.append([[co.correlation(rankdata(m), v) for v in known] for m in p.said[pair][layer]])
-    return np.mean(found, 0)
 
 
 # ---------------------------------------------------------------- numbers of this run
@@ -205,6 +120,9 @@ def live(
         "mean_style": maps[1].mean(),
         "blocks_share": co.between_rows(maps[1] - maps[0]),
         "energy_inner": max(*place["down 2.0"], *place["mid"]),
+        "spent": min(p.spent(side, ("up 0.1", "up 1.0", "up 1.1")) for side in (0, 1)),
+        "last_subject": place["up 1.1"][0],
+        "last_style": place["up 1.1"][1],
         "peak_subject": energy[0, p.blocks.index("up 1.1"), p.kinds.index("cross query")],
         "peak_style": energy[1, p.blocks.index("up 0.1"), p.kinds.index("self output")],
         "negative": (every < 0).float().mean(),
@@ -225,7 +143,7 @@ def live(
             f"agree_{key}": agreed[side][0],
             f"inside_{key}": agreed[side][1],
         }
-    facts |= {f"one_{name}": value for name, value in errors.items()}
+    facts |= {"one_rar": errors["rar"], "one_zip": errors["zip"]}
     for key, name in {
         "own": "predicted",
         "means": "layer means",
@@ -233,7 +151,8 @@ def live(
         "cross": "cross output ½",
     }.items():
         facts[f"seen_{key}"] = np.logical_and(*seen[name]).sum()
-        facts[f"moved_{key}"] = np.abs(rows[name].astype(int) - first).mean()
+        if name != "predicted":
+            facts[f"moved_{key}"] = np.abs(rows[name].astype(int) - first).mean()
     return Facts(facts)
 
 
@@ -245,6 +164,17 @@ def statements(facts: Facts) -> dict[str, bool]:
     f = facts
     return {
         "The network drops query and output of both LoRAs in the middle of the UNet": f.energy_inner < 0.1,
+        "spends them in three modules on the way up, of which the last goes mostly to the subject": f.spent
+        > 0.8
+        and f.last_subject > 2 * f.last_style,
+        "Hardly anyone would notice if it did not": f.cost_half_low <= 0 <= f.cost_half_high,
+        "only the output of cross-attention clearly needs its coefficients": f.sure == 1
+        and f.cost_cross_output_low > 0,
+        "Both intervals hold zero": f.cost_half_low <= 0 and f.cost_columns_low <= 0 <= f.cost_columns_high,
+        "there the choice of columns is worth something": f.cost_cross_columns_low > 0,
+        "a layer's level without it next to nothing": f.cost_cross_columns > 0.7 * f.cost_cross_output,
+        "On the way down and in the middle nothing changes": max(abs(f.cost_down), abs(f.cost_mid)) < 0.002,
+        "the optimum's are far better": f.rho_zip < 0.5 * f.rho and f.one_zip < 0.5 * f.one_rar,
         "rows differ from rows": f.blocks_share > 0.6,
         "and both are turned up there": f.peak_subject > 1 and f.peak_style > 1,
         "strong columns get the large coefficients": min(f.kept_subject, f.kept_style)
@@ -262,9 +192,13 @@ def claims(facts: Facts) -> list[Claim]:
     """Return the papers' claims that the chapter examines."""
     f = facts
 
-    def ends(name: str) -> str:
-        return style.interval([f[f"{name}{end}"] for end in ("", "_low", "_high")], ".3f")
+    def ends(*values: float) -> str:
+        return style.interval(values, ".3f")
 
+    columns = ends(f.cost_columns, f.cost_columns_low, f.cost_columns_high)
+    cross = ends(f.cost_cross_columns, f.cost_cross_columns_low, f.cost_cross_columns_high)
+    key_value = ends(f.cost_zip_kv, f.cost_zip_kv_low, f.cost_zip_kv_high)
+    query_output = ends(f.cost_zip_qo, f.cost_zip_qo_low, f.cost_zip_qo_high)
     return [
         Claim(
             "layers_differ",
@@ -278,15 +212,16 @@ def claims(facts: Facts) -> list[Claim]:
             "columns_matter",
             "It takes a coefficient for each column, not one for each layer",
             "ZipLoRA, §4, as the reason for column-wise merging",
-            f"With the mean of each layer ρ grows by {ends('cost_columns')}, on {f.new_pairs} pairs",
-            verdict(f.cost_columns_low > 0, against=f.cost_columns_high < 0),
+            f"In the output of cross-attention, where the mean of each layer makes ρ grow by {cross}; for "
+            f"all predicted layers by {columns}, which holds zero",
+            verdict(f.cost_columns_low > 0, f.cost_cross_columns_low > 0, f.cost_columns_high < 0),
         ),
         Claim(
             "columns_divided",
             "The similarity term makes subject and style use different columns",
             "ZipLoRA, eq. 4",
-            f"As predicted yes: the cosine of the two is {f.cosine:.2f}. As optimised hardly: it falls from 1 "
-            f"to {f.cosine_zip:.2f}.",
+            f"As predicted yes: the cosine of the two is {f.cosine:.2f}. As optimised hardly: it falls from "
+            f"1 to {f.cosine_zip:.2f}.",
             verdict(max(f.cosine, f.cosine_zip) <= 0.6, part=f.cosine <= 0.6),
         ),
         Claim(
@@ -304,8 +239,8 @@ def claims(facts: Facts) -> list[Claim]:
             "key_value",
             "Key and value need no coefficients of their own",
             "LoRA.rar predicts query and output only (Table A3)",
-            f"ZipLoRA's ρ grows by {ends('cost_zip_kv')} when its key and value are put to ½, without a new "
-            f"optimisation; with query and output put to ½ by {ends('cost_zip_qo')}",
+            f"ZipLoRA's ρ grows by {key_value} when its key and value are put to ½, without a new "
+            f"optimisation; with query and output put to ½ by {query_output}",
             verdict(f.cost_zip_kv_high < 0.01, against=f.cost_zip_kv_low > 0),
         ),
     ]
@@ -317,7 +252,8 @@ def claims(facts: Facts) -> list[Claim]:
 def maps_figure(p: Predictions, maps: np.ndarray, form: str = ".2f") -> Figure:
     """Show numbers (2, blocks, parts), the subject's beside the style's."""
     parts = [kind.replace("output", "out") for kind in p.kinds]  # two panels have no room for more
-    return heat_maps(dict(zip(SIDES, maps, strict=True)), rows=p.blocks, columns=parts, form=form)
+    shown = np.round(maps, 2) + 0.0  # no minus before a zero
+    return heat_maps(dict(zip(SIDES, shown, strict=True)), rows=p.blocks, columns=parts, form=form)
 
 
 def place_figure(p: Predictions, pair: str, block: str, part: str) -> tuple[Figure, str]:
@@ -348,6 +284,19 @@ def place_figure(p: Predictions, pair: str, block: str, part: str) -> tuple[Figu
         f"{float(m_s.mean()):.2f} for the style; {kept[0]:.0%} and {kept[1]:.0%} of the energy is kept"
     )
     return figure, text
+
+
+def places(p: Predictions) -> Control:
+    """Return the chapter's control: pair × block × part, and the coefficients of the place."""
+    names = [" + ".join(pair) for pair in p.pairs]
+    return Control(
+        lambda pair, block, part: place_figure(p, pair, block, part),
+        {"pair": names, "block": p.blocks, "part": p.kinds},
+        frames={"pair": list(dict.fromkeys([names[0], names[-1]]))},  # a page has no room for all
+        start={"pair": names[-1], "block": p.blocks[-1], "part": p.kinds[-1]},
+        alt="For a pair, a block and a part of attention, the coefficients of its columns: a cloud of dots, "
+        "subject across and style up, and two histograms",
+    )
 
 
 REACH = (-0.75, 2.75)

@@ -32,18 +32,6 @@ def check_alpha_after(answer: Callable[[float, int, int], float]) -> None:
     assert answer(4.0, 8, 24) == 16.0, "the new rank is the sum of both"
 
 
-def check_both_right(answer: Callable[[Tensor, Tensor], float]) -> None:
-    """``both_right(subject, style)``: the share of images that are right on both axes."""
-    subject = torch.tensor([[True, True, False, False], [True, False, True, False]])
-    style = torch.tensor([[False, True, True, False], [True, True, True, True]])
-    share = float(answer(subject, style))
-    assert abs(share - 3 / 8) < 1e-6, (
-        "an image counts if the same image has both: three of eight here, while four have the right subject "
-        "and six the right style"
-    )
-    assert float(answer(subject, ~subject)) == 0.0, "half are right on either axis, and no image on both"
-
-
 WRONG = {
     # The weight on both factors is squared in the product.
     "concatenate": lambda c, s, w_c, w_s: (
@@ -51,6 +39,4 @@ WRONG = {
         torch.cat([w_c * c[1], w_s * s[1]], 0),
     ),
     "alpha_after": lambda alpha, rank_c, rank_s: alpha,
-    # The product of the two shares, as if the axes had nothing to do with each other.
-    "both_right": lambda subject, style: subject.float().mean() * style.float().mean(),
 }

@@ -1,13 +1,15 @@
 """The checks of chapter 6's exercises, and a plausible wrong answer to each."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from lorarar import Hypernetwork
 
 
-def check_ask(answer):
+def check_ask(answer: Callable[..., Any]) -> None:
     """Ask a small network about a random layer."""
     source = torch.Generator().manual_seed(1)
     torch.manual_seed(1)
@@ -24,7 +26,7 @@ def check_ask(answer):
     )
 
 
-def check_blind(answer):
+def check_blind(answer: Callable[..., Any]) -> None:
     """Compare the twin's answers with the mean answer of the original, which must not change."""
     torch.manual_seed(2)
     student = Hypernetwork([8], 16)
@@ -40,7 +42,7 @@ def check_blind(answer):
         )
 
 
-def _blind_too_early(network, columns):
+def _blind_too_early(network: Any, columns: torch.Tensor) -> Any:  # noqa: ANN401
     twin = copy.deepcopy(network)
     first = twin.inputs[str(columns.shape[1])]
     with torch.no_grad():

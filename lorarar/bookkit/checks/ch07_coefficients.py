@@ -1,9 +1,12 @@
 """The checks of chapter 7's exercises, and a plausible wrong answer to each."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 
 
-def check_between(answer):
+def check_between(answer: Callable[..., Any]) -> None:
     """Vectors whose variance lies between them, within them, and in both places."""
     assert abs(answer([torch.zeros(3), torch.ones(3)]) - 1) < 1e-6, (
         "two flat layers: all of the variance lies between them"
@@ -15,7 +18,7 @@ def check_between(answer):
     assert abs(found - 3 / 4) < 1e-6, "a layer counts by its columns: weigh each mean by the layer's width"
 
 
-def check_kept(answer):
+def check_kept(answer: Callable[..., Any]) -> None:
     """Compare with the dense update."""
     source = torch.Generator().manual_seed(1)
     up, down = torch.randn(6, 2, generator=source), torch.randn(2, 5, generator=source)
@@ -30,7 +33,7 @@ def check_kept(answer):
     )
 
 
-def _between_unweighted(vectors):
+def _between_unweighted(vectors: Sequence[torch.Tensor]) -> float:
     means = torch.stack([v.mean() for v in vectors])
     return float(means.var(correction=0) / torch.cat(vectors).var(correction=0))
 

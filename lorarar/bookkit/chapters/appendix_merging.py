@@ -1,0 +1,218 @@
+"""The appendix to chapters 3 and 4: all first sums, alignment by part, pruning one LoRA, and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lorarar.bookkit import figures, records, sums
+from lorarar.bookkit.facts import Facts
+from lorarar.bookkit.style import DIRECT, GREY, INK, OTHER, SKY
+from lorarar.lora import LoRA, delta_weight, norm
+from lorarar.merging import METHODS as MERGING
+from lorarar.shoebox import zoo
+from lorarar.study import interference
+from lorarar.study.ruler import ruler
+from lorarar.study.volume import as_used, exact
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from lorarar.bookkit.claims import Claim
+
+PAIR = ("bear plushie", "watercolor painting #1")
+PARTS = {
+    f"{where} {part}": (f".{attention}.", f".to_{letter}")
+    for where, attention in (("self", "attn1"), ("cross", "attn2"))
+    for part, letter in (("query", "q"), ("key", "k"), ("value", "v"), ("output", "out"))
+}
+COLUMNS = ("cosine", "cosine, noise", "shared columns", "shared, noise")
+KINDS = ("by size", "by lot", "factors, by size", "factors, by lot")
+DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1)
+RANK = 16
+"""Of both LoRAs of the shoebox together."""
+
+Single = Mapping[tuple[str, str, float], float]
+
+
+def recorded(scale: str = "shoebox") -> Facts:
+    """Return how often each subject's recorded sums are right on both axes."""
+    pairs, by_weights = sums.pairs_of(scale), sums.sums(scale)
+    right = np.stack(
+        [both["both"] for w, both in by_weights.items() if all(w)], 1
+    )  # (pairs, weights, images)
+    rows = {name: [i for i, (subject, _) in enumerate(pairs) if subject.startswith(name)] for name in _NAMES}
+    return Facts({f"{name}_right": right[i].mean() for name, i in rows.items()})
+
+
+_NAMES = ("dog", "clock", "bear")
+
+
+# ---------------------------------------------------------------- computed on the page
+
+
+def alignment_by_part(scale: str) -> np.ndarray:
+    """Return cosine and shared columns of subject and style, beside noise, for each part: (parts, 4)."""
+    pairs = sums.pairs_of(scale)
+    loras = {name: zoo.load(name, scale) for pair in pairs for name in pair}
+    updates = {name: interference.deltas(lora) for name, lora in loras.items()}
+    noise = [interference.noise_like(loras[pairs[0][0]], seed) for seed in (0, 1)]
+    rows = []
+    for attention, letter in PARTS.values():
+
+        def only(update: interference.Deltas, a: str = attention, b: str = letter) -> dict[str, Tensor]:
+            return {k: m for k, m in update.items() if a in k and b in k}
+
+        some = [(only(updates[a]), only(updates[b])) for a, b in pairs]
+        chance = [only(update) for update in noise]
+        rows.append(
+            [
+                np.mean([float(interference.cosines(*two).abs().mean()) for two in some]),
+                float(interference.cosines(*chance).abs().mean()),
+                np.mean([interference.shared_columns(*two) for two in some]),
+                interference.shared_columns(*chance),
+            ]
+        )
+    return np.array(rows)
+
+
+def pruned_alone(pipe: DiffusionPipeline, scale: str, seed: int) -> dict[tuple[str, str, float], float]:
+    """Measure ρ of either LoRA of the pair, pruned by itself: (side, kind, density) → ρ on its own ground."""
+    coins = torch.Generator().manual_seed(seed)
+
+    def by_size(density: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: x * (x.abs() >= x.abs().flatten().topk(int(density * x.numel())).values[-1])
+
+    def by_lot(density: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: x * torch.bernoulli(torch.full_like(x, density), generator=coins) / density
+
+    def update(lora: LoRA, change: Callable[[Tensor], Tensor]) -> LoRA:
+        changed = {k: change(up.float() @ down.float()) for k, (up, down) in lora.items()}
+        return LoRA({k: (delta, torch.eye(delta.shape[1])) for k, delta in changed.items()})  # loses nothing
+
+    def factors(lora: LoRA, change: Callable[[Tensor], Tensor]) -> LoRA:
+        return LoRA({k: tuple(change(x.float()) for x in pair) for k, pair in lora.items()})
+
+    few = (1.0, 0.5, 0.2, 0.1) if scale == "smoke" else DENSITIES
+    ways = dict(
+        zip(KINDS, ((update, by_size), (update, by_lot), (factors, by_size), (factors, by_lot)), strict=True)
+    )
+    single = {}
+    with ruler(pipe, draws=2 if scale == "smoke" else 16) as measure:
+        for side, name in zip(sums.AXES, PAIR, strict=True):
+            for kind, (form, how) in ways.items():
+                for d in few:
+                    pruned = form(measure.side(name).lora, how(d))
+                    single[side, kind, d] = getattr(measure.merged(PAIR, pruned), side)
+    return single
+
+
+def lost_by_rank(scale: str) -> dict[str, np.ndarray]:
+    """Return the share of energy that a layer's merge loses when cut to rank 1, 2, …: {merge: (ranks,)}."""
+    loras = [zoo.load(name, scale) for name in PAIR]
+    layer = max((k for k in loras[0] if k.endswith(".to_q")), key=lambda k: norm(loras[0][k]))
+    updates = {"sum": delta_weight(as_used("direct", *loras)[layer])}
+    updates |= {m.upper(): exact(*loras, m, layer) for m in MERGING if m in ("ties", "dare", "dare-ties")}
+    lost = {}
+    for name, update in updates.items():
+        squares = torch.linalg.svdvals(update.double()).square()
+        lost[name] = (1 - squares.cumsum(0) / squares.sum()).clamp(0, 1).numpy()
+    return lost
+
+
+def live(parts: np.ndarray, single: Single, lost: Mapping[str, np.ndarray]) -> Facts:
+    """Return what the page computed; see `alignment_by_part`, `pruned_alone`, `lost_by_rank`."""
+    chosen = {"size_half": ("by size", 0.5), "lot_half": ("by lot", 0.5), "size_fifth": ("by size", 0.2)}
+    chosen |= {"lot_tenth": ("by lot", 0.1), "factors_half": ("factors, by lot", 0.5)}
+    return Facts(
+        {f"{name}_{side}": single[side, *which] for name, which in chosen.items() for side in sums.AXES},
+        shared=parts[:, 2].mean(),
+        shared_noise=parts[:, 3].mean(),
+        least_aligned=(parts[:, 0] / parts[:, 1]).min(),
+        most_shared=(parts[:, 2] - parts[:, 3]).max(),
+        lost_sum=lost["sum"][RANK - 1],
+        lost_ties=lost["TIES"][RANK - 1],
+        lost_dare=lost["DARE"][RANK - 1],
+    )
+
+
+# ---------------------------------------------------------------- what the prose says
+
+
+def statements(f: Facts) -> dict[str, bool]:
+    """Return the findings of the prose, each by a fragment of it."""
+    return {
+        "The dog is the hardest of the three": f.dog_right < min(f.clock_right, f.bear_right),
+        "In every part the columns are more aligned than noise is": f.least_aligned > 1.1,
+        "in every part they are shared somewhat less": f.most_shared < 0,
+        "The largest half of the update is as good as all": max(f.size_half_subject, f.size_half_style)
+        < 0.05,
+        "and a random half almost": max(f.lot_half_subject, f.lot_half_style) < 0.15,
+        "With the largest fifth most of the effect is left": (
+            max(f.size_fifth_subject, f.size_fifth_style) < 0.4
+        ),
+        "with a random tenth much is lost": min(f.lot_tenth_subject, f.lot_tenth_style) > 0.2,
+        "pruning factors by lot costs more than pruning the update": (
+            f.factors_half_subject > f.lot_half_subject and f.factors_half_style > f.lot_half_style
+        ),
+        "At rank 16 the sum loses nothing": f.lost_sum < 1e-4 < f.lost_ties < f.lost_dare,
+    }
+
+
+def claims(facts: Facts) -> list[Claim]:
+    """Return the papers' claims that the page examines: none that the chapters do not."""
+    return []
+
+
+# ---------------------------------------------------------------- figures
+
+
+def sheet_figure(scale: str) -> Figure:
+    """Show the first image of every pair and weighting of the recorded sums."""
+    name = f"first_sums{records.suffix(scale)}"
+    columns = [c.replace(" and ", " / ") for c in records.recorded(name)["of"]["columns"]]
+    names = [f"{s.split()[0]}, {t.split(' #')[0]}" for s, t in sums.pairs_of(scale)]
+    return figures.contact_sheet(records.sheet(name, len(columns)), rows=names, columns=columns, enlarge=2)
+
+
+def parts_figure(parts: np.ndarray) -> Figure:
+    """Show alignment and shared columns for each part of attention."""
+    return figures.heat_maps({"": parts}, rows=list(PARTS), columns=COLUMNS)
+
+
+def single_figure(single: Single) -> Figure:
+    """Show ρ of one pruned LoRA over the density, a panel for each side."""
+    figure, axes = figures.panels(2, 3.8, sharey=True)
+    densities = sorted({d for _, _, d in single})
+    for ax, side in zip(axes, sums.AXES, strict=True):
+        figures.lines(
+            densities,
+            {kind: [min(single[side, kind, d], 1.5) for d in densities] for kind in KINDS},
+            xlabel="density",
+            ylabel="ρ" if side == "subject" else "",
+            title=side,
+            colours={kind: INK if "size" in kind else GREY for kind in KINDS},
+            dashes={kind: "--" if "factors" in kind else "-" for kind in KINDS},
+            legend=True,
+            axes=ax,
+        )
+        ax.set_xticks([0.1, 0.5, 1.0])
+    figures.legend_below(figure)
+    return figure
+
+
+def spectrum_figure(lost: Mapping[str, np.ndarray]) -> Figure:
+    """Show the share of energy lost over the rank that is kept."""
+    figure, (axes,) = figures.panels(1, 3.8)
+    hues = {"sum": DIRECT, "TIES": SKY, "DARE": OTHER, "DARE-TIES": INK}
+    for name, share in lost.items():
+        axes.plot(np.arange(1, len(share) + 1), share, color=hues[name], label=name)
+    axes.axvline(RANK, color=GREY, linestyle=":")
+    axes.set(xlabel="rank that is kept", ylabel="share of the energy lost")
+    figures.legend_below(figure, 4)
+    return figure

@@ -1,0 +1,378 @@
+"""Chapter 10, the scoreboard: every method on the test pairs, what of it is settled, and what is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from lorarar.bookkit import board as boards
+from lorarar.bookkit import figures, records
+from lorarar.bookkit.board import CONTROLS, Board
+from lorarar.bookkit.claims import Claim, sign_verdict, verdict
+from lorarar.bookkit.facts import Facts
+from lorarar.bookkit.style import (
+    GREY,
+    HUES,
+    INK,
+    STYLE,
+    WIDTH,
+    interval,
+    name_of,
+    points,
+)
+from lorarar.bookkit.tables import table
+from lorarar.bookkit.views import failures, rows_of
+from lorarar.judging import Entry
+from lorarar.study import statistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+PAPERS = ("joint", "direct", "dare", "ties", "dare-ties")
+"""The rivals in the paper's table, beside LoRA.rar and ZipLoRA."""
+ORDER = (("lorarar", "ziplora"), *((lead, m) for lead in ("lorarar", "ziplora") for m in PAPERS))
+"""The paper's order of methods, as comparisons of two: the first is better."""
+TUNED = "0.7 and 0.7"  # the sum that was right most often in chapter 3
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def recorded(scale: str) -> Facts:
+    """Return the numbers of recorded runs: verdicts on test and validation, sums, times, hypernetworks."""
+    test, validation = boards.load("test", scale), boards.load("validation", scale)
+    facts = Facts({f"average_{m}": test.of(m).mean() for m in ("ziplora", "joint", "lorarar", "base")})
+    for name, entry in {
+        "duel": test.difference("lorarar", "ziplora"),
+        "duel_pairs": test.difference("lorarar", "ziplora", over="pairs"),
+        "duel_validation": validation.difference("lorarar", "ziplora"),
+        "joint": test.difference("lorarar", "joint"),
+        "sum": test.difference("lorarar", "direct"),
+        "zip_joint": test.difference("ziplora", "joint"),
+        "zip_sum": test.difference("ziplora", "direct"),
+    }.items():
+        facts |= in_points(name, entry)
+    del facts["duel_pairs"]  # it is the same difference
+    found = [comparison.settled for comparison in comparisons(test, validation)]
+    chances = statistics.winners(np.stack([test.scores(m) for m in test.merges]))
+    first = dict(zip(test.merges, chances, strict=True))
+    return facts | Facts(
+        _failures(test),
+        _names(test),
+        _missing_row(scale),
+        _cost(scale),
+        behind=-facts.duel,
+        place_ziplora=test.merges.index("ziplora") + 1,
+        place_lorarar=test.merges.index("lorarar") + 1,
+        confirmed=found.count(1),
+        contradicted=found.count(-1),
+        open=found.count(0),
+        first_ziplora=first["ziplora"],
+        first_joint=first["joint"],
+        only_subject=test.of("content", "subject").mean(),
+        only_style=test.of("style", "style").mean(),
+    )
+
+
+def in_points(name: str, entry: Entry) -> dict[str, float]:
+    """Return a difference of shares and its interval as facts, in points."""
+    return {name: 100 * entry.value, f"{name}_low": 100 * entry.low, f"{name}_high": 100 * entry.high}
+
+
+class Comparison(NamedTuple):
+    """The first of two methods minus the second, on the test and, if both were run there, on validation."""
+
+    first: str
+    second: str
+    test: Entry
+    validation: Entry | None
+
+    @property
+    def settled(self) -> int:
+        """1 if the first is better, -1 if it is worse, 0 if an interval holds zero or the two disagree."""
+        return statistics.settled(*(entry for entry in (self.test, self.validation) if entry))
+
+
+def comparisons(test: Board, validation: Board) -> list[Comparison]:
+    """Return the comparisons that make up the paper's order."""
+    return [
+        Comparison(
+            first,
+            second,
+            test.difference(first, second),
+            validation.difference(first, second) if second in validation.methods else None,
+        )
+        for first, second in ORDER
+    ]
+
+
+def _failures(board: Board) -> dict[str, float]:
+    parts = {m: failures(board, m) for m in ("lorarar", "ziplora", "joint", "direct")}
+    lost = {f"{m}_neither": part["neither"] for m, part in parts.items()}
+    for m in ("lorarar", "ziplora"):
+        lost[f"{m}_no_subject"] = parts[m]["only the style"]
+        lost[f"{m}_no_style"] = parts[m]["only the subject"]
+    return lost
+
+
+def _names(board: Board) -> dict[str, float]:
+    """Return how hard the paper's two hard names are here: shares over all merges, and their places."""
+    shares = np.mean([board.scores(m) for m in board.merges], 0)  # (subjects, styles)
+    sides = {"can": (board.subjects, shares.mean(1)), "glowing": (board.styles, shares.mean(0))}
+    facts = {}
+    for name, (names, means) in sides.items():
+        place = names.index(name)
+        facts |= {name: means[place], f"{name}_place": int((means < means[place]).sum()) + 1}
+    return facts
+
+
+def shared_images(scale: str) -> dict[str, np.ndarray]:
+    """Return the scores of sums and methods on images that two records share: {name: (subjects, styles)}.
+
+    Chapter 3 judged weighted sums of validation pairs; this run has the same pairs, LoRAs and seeds.
+    """
+    validation = boards.load("validation", scale)
+    sums = records.recorded(f"first_sums{records.suffix(scale)}")
+    pairs = [(row["subject"], row["style"]) for row in sums["of"]["pairs"]]
+    places = [validation.pairs.index(pair) for pair in pairs]
+    subjects = len({subject for subject, _ in pairs})
+    both = np.array([np.logical_and(row["subject right"], row["style right"]) for row in sums["of"]["pairs"]])
+    scores = {f"sum {name}": both[:, i] for i, name in enumerate(sums["of"]["columns"]) if " and " in name}
+    for m in ("lorarar", "ziplora", "ties-delta", "direct"):
+        scores[name_of(m)] = validation.of(m)[places][:, : sums["count"]]
+    assert (scores["sum 1 and 1"] == scores.pop(name_of("direct"))).all(), "the records are not of one judge"
+    return {name: statistics.grid(right, subjects) for name, right in scores.items()}
+
+
+def _missing_row(scale: str) -> dict[str, float]:
+    scores = shared_images(scale)
+    tuned = scores[f"sum {TUNED}"]
+    lead, optimum = (statistics.crossed(scores[name_of(m)] - tuned) for m in ("lorarar", "ziplora"))
+    return {
+        "tuned_sum": tuned.mean(),
+        "plain_sum": scores["sum 1 and 1"].mean(),
+        "shared_lorarar": scores[name_of("lorarar")].mean(),
+        "shared_ziplora": scores[name_of("ziplora")].mean(),
+        **in_points("against_sum", lead),
+        **in_points("zip_against_sum", optimum),
+    }
+
+
+def _cost(scale: str) -> dict[str, float]:
+    spent = records.recorded(f"merge_times{records.suffix(scale)}")
+    tried = records.recorded(f"hypernetworks{records.suffix(scale)}")["of"]
+    averages = [row["average"][0] for row in tried.values()]
+    return {
+        "ms_lorarar": 1000 * spent["lorarar"]["median"],
+        "seconds_ziplora": spent["ziplora"]["median"],
+        "ratio": spent["ziplora"]["median"] / spent["lorarar"]["median"],
+        "recipes_low": min(averages),
+        "recipes_high": max(averages),
+    }
+
+
+def live(gap: float, same: float) -> Facts:
+    """Return the numbers of this run.
+
+    Args:
+        gap: mean difference of images made now and recorded ones, in grey levels of 256.
+        same: share of verdicts on them that are the recorded ones.
+    """
+    return Facts(live_gap=gap, live_same=same)
+
+
+# ---------------------------------------------------------------- sentences and claims
+
+
+def statements(f: Facts) -> dict[str, bool]:
+    """Return each finding of the prose with whether it holds."""
+    return {
+        "ZipLoRA leads, and LoRA.rar is third of twelve": f.place_ziplora == 1 and f.place_lorarar == 3,
+        "This leans against the paper's order and does not settle it": (
+            f.duel_high < 0 < f.duel_validation_high and f.duel_validation < 0
+        ),
+        "only just leaves zero out": -2 < f.duel_high < 0 and f.duel_pairs_high < -4,
+        "holds zero on validation": f.duel_validation_low < 0 < f.duel_validation_high,
+        "seven of its eleven comparisons are settled, all as in the paper": (
+            f.confirmed == 7 and f.contradicted == 0 and f.open == 4
+        ),
+        "Nobody can tell ZipLoRA from joint training": f.zip_joint_low < 0 < f.zip_joint_high,
+        "The sum at 0.7 is right as often as LoRA.rar": abs(f.tuned_sum - f.shared_lorarar) < 0.03,
+        "no method with coefficients for columns is shown to beat one number": (
+            f.against_sum_low < 0 and f.zip_against_sum_low < 0
+        ),
+        "ZipLoRA is ahead of the plain sum and of the three rows on factors": (
+            f.zip_sum_low > 0 and f.confirmed >= 7
+        ),
+        "LoRA.rar loses the subject about as often as the style": (
+            abs(f.lorarar_no_subject - f.lorarar_no_style) < 0.05
+        ),
+        "The plain sum loses both far more often": (
+            f.direct_neither > 1.5 * max(f.lorarar_neither, f.ziplora_neither, f.joint_neither)
+        ),
+        "The can is among the easier subjects": f.can_place >= 4,
+        "glowing is hard, and only one style is harder": f.glowing_place == 2,
+        "a spread as large as the gap": 100 * (f.recipes_high - f.recipes_low) > 0.8 * abs(f.duel),
+        "They are the recorded ones": f.live_same >= 0.9 and f.live_gap <= 2,
+    }
+
+
+def written(f: Facts, name: str, form: str = "+.0f") -> str:
+    """Write a difference in points, with its interval."""
+    value, low, high = (format(f[name + end], form) for end in ("", "_low", "_high"))
+    return f"{value} points ({low} to {high})"
+
+
+def claims(f: Facts) -> list[Claim]:
+    """Return the papers' claims about the comparison, each with its verdict."""
+    settled = statistics.settled(
+        Entry(f.duel, f.duel_low, f.duel_high),
+        Entry(f.duel_validation, f.duel_validation_low, f.duel_validation_high),
+    )
+    return [
+        Claim(
+            "before_ziplora",
+            "LoRA.rar puts the right subject into the right style more often than ZipLoRA",
+            "LoRA.rar, abstract and §4",
+            f"{written(f, 'duel', '+.1f')} on the test, {written(f, 'duel_validation')} on validation, with "
+            "one network, trained once: it leans the other way and is not settled",
+            sign_verdict(settled, settled),
+        ),
+        Claim(
+            "before_joint",
+            "LoRA.rar is better than joint training",
+            "LoRA.rar, §4",
+            f"{written(f, 'joint')}: the interval holds zero",
+            sign_verdict(f.joint_low, f.joint_high),
+        ),
+        Claim(
+            "before_sums",
+            "LoRA.rar is better than the direct merge, TIES, DARE and DARE-TIES",
+            "LoRA.rar, §4",
+            "better than TIES, DARE and DARE-TIES as the paper ran them, on factors; minus the plain sum "
+            f"{written(f, 'sum')}: the interval holds zero",
+            verdict(f.sum_low > 0, part=f.confirmed >= 7, against=f.sum_high < 0),
+        ),
+        Claim(
+            "ziplora_sum",
+            "ZipLoRA is better than the direct merge, the sum at weights 1 and 1",
+            "ZipLoRA, user study; LoRA.rar, §4",
+            f"{written(f, 'zip_sum')}. It is not shown to be better than the sum at 0.7: "
+            f"{written(f, 'zip_against_sum')} on nine pairs",
+            sign_verdict(f.zip_sum_low, f.zip_sum_high),
+        ),
+        Claim(
+            "ziplora_joint",
+            "ZipLoRA is better than joint training",
+            "ZipLoRA, user study; LoRA.rar, §4",
+            f"{written(f, 'zip_joint')}: the interval holds zero",
+            sign_verdict(f.zip_joint_low, f.zip_joint_high),
+        ),
+        Claim(
+            "hard_names",
+            "The can and the glowing style are hard for all methods",
+            "LoRA.rar, supplement §A2.2",
+            f"glowing is hard, {f.glowing:.0%} right over all merges; the can, with {f.can:.0%}, is not, for "
+            "a drawn can has no writing to lose",
+            verdict(f.can_place <= 2 and f.glowing_place <= 2, part=f.glowing_place <= 2),
+        ),
+    ]
+
+
+# ---------------------------------------------------------------- figures and tables
+
+
+def scoreboard(board: Board) -> Figure:
+    """Draw the average case of each method with its interval over subjects and styles, and the best case."""
+    rows = rows_of(board)
+    colours = {name_of(m): GREY if m in CONTROLS else HUES.get(m, INK) for m in rows}
+    figure = figures.forest(
+        {name_of(m): board.share(m) for m in rows}, label="share right", colours=colours
+    )  # fmt: skip
+    for place, m in enumerate(rows):
+        figure.axes[0].plot(
+            board.share(m, case="best").value, place, "D", markersize=7, markerfacecolor="white",
+            markeredgecolor=colours[name_of(m)], markeredgewidth=1.6,
+        )  # fmt: skip
+    figure.axes[0].set_xlim(-0.03, 1.03)
+    return figure
+
+
+def scoreboard_table(board: Board, validation: Board) -> Styler:
+    """Show the average case with its interval, the best case, either axis, and the average on validation."""
+    rows = [
+        {
+            "Method": name_of(m),
+            "Average": interval(board.share(m)),
+            "Best": board.share(m, case="best").value,
+            "Subject": board.of(m, "subject").mean(),
+            "Style": board.of(m, "style").mean(),
+            "Validation": f"{validation.of(m).mean():.0%}" if m in validation.methods else "–",
+        }
+        for m in rows_of(board)
+    ]
+    return table(rows, ".0%")
+
+
+def differences(board: Board) -> Figure:
+    """Draw LoRA.rar and ZipLoRA minus each other method, intervals over names (wide) and pairs (thin)."""
+    rest = [m for m in board.merges if m not in ("lorarar", "ziplora")]
+    figure, panels = plt.subplots(
+        1, 2, figsize=(WIDTH, 1.3 + 0.4 * (len(rest) + 1)), layout="constrained", sharex=True, sharey=True
+    )
+    for ax, lead, other in zip(panels, ("lorarar", "ziplora"), ("ziplora", "lorarar"), strict=True):
+        for place, m in enumerate([other, *rest]):
+            wide, thin = board.difference(lead, m), board.difference(lead, m, over="pairs")
+            shade = HUES.get(m, INK)
+            ax.plot(wide[1:], [place] * 2, color=shade, linewidth=4, alpha=0.35, solid_capstyle="round")
+            ax.plot(thin[1:], [place] * 2, color=shade, linewidth=1.4)
+            ax.plot(wide.value, place, "o", color=shade, markersize=7)
+        ax.axvline(0, color=GREY, linestyle=":")
+        ax.set_title(f"{name_of(lead)} minus")
+        ax.set_xticks([-0.3, 0, 0.3, 0.6], ["−30", "0", "30", "60"])
+        ax.grid(False, axis="y")
+    names = [f"{name_of('ziplora')} | {name_of('lorarar')}", *map(name_of, rest)]
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.4, -0.6)
+    figure.supxlabel("points", size=13)
+    return figure
+
+
+def comparisons_table(test: Board, validation: Board) -> Styler:
+    """Show the paper's order, comparison by comparison, with what is settled."""
+    words = {1: "settled, as in the paper", -1: "settled, the other way", 0: "open"}
+    rows = [
+        {
+            "In the paper": f"{name_of(c.first)} before {name_of(c.second)}",
+            "Test": points(c.test),
+            "Validation": points(c.validation) if c.validation else "not run",
+            "Here": words[c.settled],
+        }
+        for c in comparisons(test, validation)
+    ]
+    return table(rows)
+
+
+def missing_row(scale: str) -> Figure:
+    """Draw the shares right of sums and methods on the images that two records share."""
+    scores = shared_images(scale)
+    entries = {name: statistics.crossed(grid) for name, grid in scores.items()}
+    colours = {name_of(m): HUES.get(m, INK) for m in ("lorarar", "ziplora", "ties-delta")}
+    return figures.forest(entries, label="share right", colours=colours | {f"sum {TUNED}": STYLE})
+
+
+def cost(board: Board, scale: str) -> Figure:
+    """Draw the average case over the seconds that a merge takes, every method with its name."""
+    spent = records.recorded(f"merge_times{records.suffix(scale)}")
+    places = {
+        name_of(m): (np.log10(spent[m]["median"]), board.of(m).mean()) for m in board.merges if m in spent
+    }
+    colours = {name_of(m): HUES.get(m, GREY) for m in board.merges}
+    figure = figures.scatter(
+        places, xlabel="seconds for a pair", ylabel="share right", colours=colours, height=4.8
+    )
+    figure.axes[0].set_xticks(range(-3, 3), ["0.001", "0.01", "0.1", "1", "10", "100"])
+    return figure
