@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lorarar.bookkit.sources import BOOK, ROOT, pages
+from lorarar.parser import EXIT_STATUSES, Parser
 
 
 def _parser() -> argparse.ArgumentParser:
