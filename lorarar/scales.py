@@ -109,8 +109,8 @@ MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name, as on the Hu
 
 
 DATA = (
-    "the folder data of a checkout (the package alone has no models: "
-    "`git clone --depth 1 https://github.com/lorarar/lorarar`)"
+    "the folder data of a checkout (the package alone has no models: `git clone` the project, as its README "
+    "says)"
 )
 """What to do where the shoebox's models are missing, for an error's one line."""
 

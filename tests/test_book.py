@@ -587,4 +587,5 @@ def test_the_repository_stands_in_one_place():
         if path.suffix in {".md", ".toml", ".yml", ".cff", ".py", ""} and path.is_file()
     ]
     holders = {path.name for path in text_files if address in path.read_text()}
-    assert holders - {"README.md"} == {"_config.yml"}
+    # Pages with commands to copy write it out.
+    assert holders - {"README.md", "CONTRIBUTING.md", "use.md"} == {"_config.yml"}
