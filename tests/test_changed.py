@@ -105,3 +105,17 @@ def test_the_examination_counts_what_is_wrongly_accepted():
         counted = sum(v["images"] for v in by.values())
         assert counted == sum((~e.case.yes).sum() for e in drawn if e.case.axis == axis)
     assert isinstance(drawn[0].case, Case)
+
+
+def test_verdicts_are_remembered(tmp_path):
+    case = hardest.cases(each=1)[0].case
+    asked = []
+
+    def verdict(case: Case) -> np.ndarray:
+        asked.append(case.name)
+        return case.yes
+
+    for _ in range(2):  # a new start each time
+        found = hardest.remembered(verdict, tmp_path / "runs" / "changed.json")(case)
+        np.testing.assert_array_equal(found, case.yes)
+    assert asked == [case.name]

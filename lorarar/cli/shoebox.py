@@ -47,14 +47,19 @@ def _changed(options: argparse.Namespace, out: Path, device: str, _: int) -> dic
     from lorarar.shoebox.models import hardest
     from lorarar.shoebox.models.critic import Critic
     from lorarar.shoebox.models.examination import by_critic, by_judge
+    from lorarar.shoebox.models.sharpness import weights_hash
 
-    drawn = hardest.cases(seed=options.seed)
+    drawn = hardest.cases(options.each, options.seed)
     verdicts = {
         "critic": by_critic(Critic.load(out / "critic")),
         "judge": by_judge(local_judge(out / "judge", device, batch_size=64)),
     }
-    found = {who: hardest.measure(verdict, drawn) for who, verdict in verdicts.items()}
-    said = f"lorarar shoebox changed --seed {options.seed}"
+    found = {}
+    for who, verdict in verdicts.items():
+        digest = weights_hash(out, (who,))
+        file = options.checkpoints / f"changed-{who}-{digest}-{options.seed}.json"
+        found[who] = hardest.measure(hardest.remembered(verdict, file), drawn)
+    said = f"lorarar shoebox changed --seed {options.seed} --each {options.each}"
     _save("changed", found, said, options.seed, [out / "critic", out / "judge"])
     return found
 
@@ -107,6 +112,9 @@ def add_shoebox(commands: Commands) -> None:
         help="critic, judge: share of groups of drawings in which one thing is changed; default: 0",
     )
     parser.add_argument(
+        "--each", type=int, metavar="N", default=6, help="changed: pictures of a case, twice; default: 6"
+    )
+    parser.add_argument(
         "--rounds", type=int, metavar="N", default=1, help="measure: images per cell; default: 1"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -115,7 +123,7 @@ def add_shoebox(commands: Commands) -> None:
 
 
 def _shoebox(options: argparse.Namespace) -> None:
-    for name in ("steps", "groups", "rounds"):
+    for name in ("steps", "groups", "rounds", "each"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, not {value}")

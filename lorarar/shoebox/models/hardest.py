@@ -5,12 +5,16 @@ Those of `examination.cases` are other individuals and other styles; here a judg
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from lorarar.shoebox.models.examination import Case, Verdict, measure_named
+from lorarar.shoebox.models.loop import write_whole
 from lorarar.shoebox.world import changed, styles, subjects, world
 
 
@@ -25,8 +29,8 @@ def cases(each: int = 6, seed: int = 0) -> list[Examined]:
     """Draw named subjects and styles and their changed selves, in the same settings.
 
     As `examination.cases`: per subject `each` drawings of it and `each` of it with one attribute changed, in
-    the same named styles; per style `each` drawings of random individuals in it, and of the same individuals in
-    the style with one parameter changed. Styles that cannot be changed in such a way are left out.
+    the same named styles; per style `each` drawings of random individuals in it, and of the same individuals
+    in the style with one parameter changed. Styles that cannot be changed in such a way are left out.
     """
     found = []
     yes = np.arange(2 * each) < each
@@ -57,7 +61,7 @@ def cases(each: int = 6, seed: int = 0) -> list[Examined]:
 
 def measure(verdict: Verdict, drawn: Sequence[Examined]) -> dict:
     """Examine a judge on changed things: `measure_named`, and the share accepted, by what was changed."""
-    said = [verdict(examined.case) for examined in drawn]
+    said = [verdict(examined.case) for examined in tqdm(drawn, "examine", unit="case")]
     answers = iter(said)
     facts = measure_named(lambda case: next(answers), [examined.case for examined in drawn])
     for axis, kinds in (("subject", changed.ATTRIBUTES), ("style", changed.PARAMETERS)):
@@ -74,3 +78,18 @@ def measure(verdict: Verdict, drawn: Sequence[Examined]) -> dict:
                 if yes
             }
     return facts
+
+
+def remembered(verdict: Verdict, file: Path) -> Verdict:
+    """Give the same verdicts, kept in `file` case by case, so that an examination that was killed goes on."""
+    known: dict[str, list[bool]] = json.loads(file.read_text()) if file.is_file() else {}
+
+    def ask(case: Case) -> np.ndarray:
+        key = f"{case.axis} {case.name} {len(case.yes)}"
+        if key not in known:
+            known[key] = verdict(case).tolist()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, lambda aside: aside.write_text(json.dumps(known)))
+        return np.array(known[key], bool)
+
+    return ask
