@@ -23,7 +23,7 @@ from lorarar.shoebox.models.sharpness import laplacian
 from lorarar.shoebox.models.train import psnr
 from lorarar.shoebox.world import world
 
-RECIPE = Recipe(2_000, 4, 5e-4, decay=0.6, weight_decay=1e-4)
+RECIPE = Recipe(1_300, 4, 5e-4, decay=0.6, weight_decay=1e-4)
 WEIGHT = 0.5
 """Weight of the adversarial term against the mean absolute error."""
 PENALTY = 0.05
