@@ -1,5 +1,6 @@
 """Individuals and styles with one thing changed: only that one, so that it is seen, and as an examination."""
 
+import dataclasses
 from dataclasses import fields
 
 import numpy as np
@@ -40,6 +41,17 @@ def test_what_is_not_seen_is_no_change():
         changed.individual(np.random.default_rng(0), bare, "accent colour")
     with pytest.raises(ValueError, match="no attribute 'tail'"):
         changed.individual(np.random.default_rng(0), bare, "tail")
+
+
+def test_a_change_is_seen_in_the_style_it_is_drawn_in():
+    rng = np.random.default_rng(0)
+    wood, named = styles.STYLES["wooden sculpture"], subjects.SUBJECTS["robot toy"]
+    red = dataclasses.replace(named, colours=("teal", "white", "red"))  # no colour is left in wood
+    assert changed.visible(named, red) >= changed.SEEN
+    assert changed.visible_in(named, red, wood) < changed.DRAWN
+    for _ in range(3):
+        other, _ = changed.individual(rng, named, drawn=wood)
+        assert changed.visible_in(named, other, wood) >= changed.DRAWN
 
 
 def test_one_parameter_of_a_style_changes_and_is_seen():

@@ -29,21 +29,31 @@ def cases(each: int = 6, seed: int = 0) -> list[Examined]:
     """Draw named subjects and styles and their changed selves, in the same settings.
 
     As `examination.cases`: per subject `each` drawings of it and `each` of it with one attribute changed, in
-    the same named styles; per style `each` drawings of random individuals in it, and of the same individuals
-    in the style with one parameter changed. Styles that cannot be changed in such a way are left out.
+    the same named styles, in which the change is seen; per style `each` drawings of random individuals in it,
+    and of the same individuals in the style with one parameter changed. Styles that cannot be changed in such
+    a way are left out.
     """
     found = []
     yes = np.arange(2 * each) < each
     none = ("",) * each
     for number, (name, identity) in enumerate(subjects.SUBJECTS.items()):
         rng = np.random.default_rng([seed, 8, number])
-        chosen = rng.permutation(list(styles.STYLES))[:each]
-        others, changes = zip(*(changed.individual(rng, identity) for _ in range(each)), strict=True)
-        right = [world.draw(identity, styles.STYLES[s], rng) for s in chosen]
-        wrong = [world.draw(o, styles.STYLES[s], rng) for o, s in zip(others, chosen, strict=True)]
+        chosen, others, changes = [], [], []
+        for words in rng.permutation(list(styles.STYLES)):
+            if len(chosen) == each:
+                break
+            try:
+                other, change = changed.individual(rng, identity, drawn=styles.STYLES[words])
+            except ValueError:  # nothing of it can be changed to be seen in this style
+                continue
+            chosen.append(styles.STYLES[words])
+            others.append(other)
+            changes.append(change)
+        right = [world.draw(identity, s, rng) for s in chosen]
+        wrong = [world.draw(o, s, rng) for o, s in zip(others, chosen, strict=True)]
         references = world.subject_images(name, 5, seed + 1)
         case = Case("subject", name, references, np.stack([*right, *wrong]), yes, "")
-        found.append(Examined(case, none + changes))
+        found.append(Examined(case, (*none, *changes)))
     for number, (name, named) in enumerate(styles.STYLES.items()):
         rng = np.random.default_rng([seed, 9, number])
         try:
@@ -55,7 +65,7 @@ def cases(each: int = 6, seed: int = 0) -> list[Examined]:
         wrong = [world.draw(who, o, rng) for who, o in zip(shown, others, strict=True)]
         references = world.style_images(name, 4, seed + 1)[0]
         case = Case("style", name, references, np.stack([*right, *wrong]), yes, named.family)
-        found.append(Examined(case, none + changes))
+        found.append(Examined(case, (*none, *changes)))
     return found
 
 

@@ -29,8 +29,10 @@ ATTRIBUTES: tuple[str, ...] = ("second colour", "accent colour", "marking", "par
 PARAMETERS: tuple[str, ...] = ("knob", "background colour", "treatment")
 """What may change in a style."""
 SEEN = 0.02
-"""Smallest share of an individual's pixels that a change must show in."""
-STYLE_SEEN = 3.0
+"""Smallest share of an individual's pixels that a change must show in, in its own colours."""
+DRAWN = 0.01
+"""Smallest share of a picture's pixels that it must show in, drawn in a style: a pen knows no colours."""
+STYLE_SEEN = 6.0
 """Smallest mean difference, in levels of 0..255, that a change of a style must make to the same picture."""
 
 
@@ -48,24 +50,37 @@ def visible(one: Identity, two: Identity) -> float:
     return float((np.abs(first - second).max(2) > 40).sum() / shown)
 
 
+@lru_cache(maxsize=8192)
+def _drawn(identity: Identity, style: Style) -> np.ndarray:
+    """The individual at rest in `style`, always with the same texture: (64, 64, 3) int16 in 0..255."""
+    return world.draw(identity, style, np.random.default_rng(0), Pose()).astype(np.int16)
+
+
+def visible_in(one: Identity, two: Identity, style: Style) -> float:
+    """Share of a picture's pixels in which two individuals in `style` differ by more than 40 levels."""
+    return float((np.abs(_drawn(one, style) - _drawn(two, style)).max(2) > 40).mean())
+
+
 def _other(rng: np.random.Generator, names: Sequence[str], not_this: str) -> str:
     names = [name for name in names if name != not_this]
     return names[rng.integers(len(names))]
 
 
 def individual(
-    rng: np.random.Generator, identity: Identity, attribute: str | None = None
+    rng: np.random.Generator, identity: Identity, attribute: str | None = None, drawn: Style | None = None
 ) -> tuple[Identity, str]:
     """Change one attribute of `identity`, chosen at random unless given, so that the change can be seen.
 
+    drawn: a style in which it has to be seen, too.
+
     A colour becomes one that is told apart from the old one and from the individual's others; a marking
     another marking; a part is one of the first seven shape numbers, moved by at least a quarter. Returns the
-    new identity and the attribute. Raises `ValueError` if there is no such attribute, or none of 200 changes
+    new identity and the attribute. Raises `ValueError` if there is no such attribute, or none of 50 changes
     can be seen.
     """
     if attribute is not None and attribute not in ATTRIBUTES:
         raise ValueError(f"no attribute {attribute!r}: choose one of {', '.join(ATTRIBUTES)}")
-    for _ in range(200):
+    for _ in range(50):
         chosen = attribute or ATTRIBUTES[rng.integers(len(ATTRIBUTES))]
         if chosen == "marking":
             new = replace(identity, marking=_other(rng, MARKINGS, identity.marking))
@@ -86,7 +101,10 @@ def individual(
             colours = list(identity.colours)
             colours[k] = fits[rng.integers(len(fits))]
             new = replace(identity, colours=tuple(colours))
-        if visible(identity, new) >= SEEN:
+        # Another part moves the outlines of all: what is seen must be more than that.
+        much = 3 if chosen == "part" else 1
+        shown = visible(identity, new) >= much * SEEN
+        if shown and (drawn is None or visible_in(identity, new, drawn) >= much * DRAWN):
             return new, chosen
     raise ValueError(f"no {attribute or 'change'} can be seen on this {identity.cls}")
 
@@ -143,7 +161,7 @@ def draw_group(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         family = styles.FAMILIES[rng.integers(len(styles.FAMILIES))]
         identity, first = subjects.random_identity(rng, cls), styles.random_style(rng, family)
         try:
-            pair = identity, individual(rng, identity)[0]
+            pair = identity, individual(rng, identity, drawn=first)[0]
             both = first, style(rng, first)[0]
         except ValueError:  # rare: nothing of it can be changed to be seen
             continue
