@@ -65,7 +65,7 @@ def _changed(options: argparse.Namespace, out: Path, device: str, _: int) -> dic
 
 
 def _save(name: str, found: dict, said: str, seed: int, folders: Sequence[Path]) -> None:
-    from lorarar.book import inside, save_recorded
+    from lorarar.records import inside, save_recorded
 
     files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
     save_recorded(name, found, command=said, seed=seed, scale="shoebox", inputs=inside(files))
