@@ -13,7 +13,9 @@ from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from lorarar.cli import main
-from lorarar.shoebox.models import architectures, critic
+from lorarar.pipelines import generate, load_pipeline
+from lorarar.scales import SCALES
+from lorarar.shoebox.models import architectures, critic, sharpness
 from lorarar.shoebox.models.architectures import TOKENS
 from lorarar.shoebox.models.critic import Critic, balanced, contrast, pairs, verify
 from lorarar.shoebox.models.loop import (
@@ -219,6 +221,29 @@ def trained(tmp_path_factory) -> Path:
         for make in (train_clip, train_vae, train_base, critic.train_critic):
             make(out, run, recipe, 0, "cpu", groups=3)
     return out
+
+
+def test_the_measure_sees_what_the_pipeline_makes(trained, tmp_path, monkeypatch):
+    """The measured pictures are those of `generate`; a second start makes none again."""
+    monkeypatch.setattr(sharpness, "CHUNK", 2)
+    base, judge = trained / "base", trained / "critic"
+    found = sharpness.measure(base, judge, tmp_path, 3, steps=2)
+    (folder,) = tmp_path.iterdir()
+    files = sorted(folder.iterdir())
+    assert len(files) == 2
+    written = [file.stat().st_mtime_ns for file in files]
+    pipe = load_pipeline(base, "cpu")
+    codes = torch.cat([torch.load(file, weights_only=True)["latents"].float() for file in files])[:3]
+    prompts = [world.prompt(*cell) for cell in sharpness.cells(3)]
+    wanted = generate(pipe, prompts, [0, 1, 2], steps=2, guidance=SCALES["shoebox"].guidance)
+    made = sharpness.decode(pipe.vae, codes)
+    assert np.abs(made.astype(int) - wanted).max() <= 2  # latents are kept in half precision
+    drawn = sharpness.drawings(3)
+    assert found["generated"] == sharpness.compare(Critic.load(judge), drawn, made)
+    assert found["other drawings"]["Fréchet distance"] > 0
+    again = sharpness.measure(base, judge, tmp_path, 2, steps=2, vae=base / "vae")
+    assert again["generated"]["Fréchet distance"] >= 0
+    assert [file.stat().st_mtime_ns for file in files] == written
 
 
 def test_diffusers_alone_loads_the_base_and_draws(trained):
@@ -549,7 +574,11 @@ def test_roughening_keeps_the_picture():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("clip", "--init", "somewhere"), "--init goes with the steps vae, base and judge"),
+        (("clip", "--init", "somewhere"), "--init goes with the steps vae, base, decoder and judge"),
+        (("sharpness", "--images", "1"), "--images must be at least 2, not 1"),
+        (("sharpness", "--vae", "somewhere"), "--vae somewhere: no config.json in it"),
+        (("critic", "--changed", "1"), "--changed must be at least 0 and below 1, not 1"),
+        (("changed", "--out", "nowhere"), "nowhere has no critic: train it first"),
         (("judge", "--init", "somewhere"), "no config.json in it"),
         (("base", "--init", "somewhere"), "no unet/config.json in it"),
         (("vae", "--steps", "0"), "--steps must be at least 1, not 0"),

@@ -3,9 +3,75 @@
 import argparse
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lorarar.parser import Commands, command
+
+
+def _decoder(options: argparse.Namespace, out: Path, device: str, groups: int) -> dict:
+    from lorarar.shoebox.models import decoder
+
+    recipe = replace(decoder.RECIPE, steps=options.steps or decoder.RECIPE.steps)
+    init = options.init or out / "base"
+    arguments = (out / "next", init, options.checkpoints, recipe, options.seed, device, groups)
+    return decoder.train_decoder(*arguments, wide=options.wide)
+
+
+def _sharpness(options: argparse.Namespace, out: Path, device: str, _: int) -> dict:
+    from lorarar.shoebox.models import sharpness
+
+    found = sharpness.measure(
+        out / "base",
+        out / "critic",
+        options.checkpoints,
+        options.images,
+        vae=options.vae,
+        seed=options.seed,
+        steps=options.steps,
+        guidance=options.guidance,
+        device=device,
+    )
+    said = f"lorarar shoebox sharpness --seed {options.seed} --images {options.images}"
+    said += f" --steps {found['steps']} --guidance {found['guidance']:g}"
+    said += f" --vae {options.vae}" if options.vae else ""
+    name = "sharpness" if options.vae is None else f"sharpness_{options.vae.resolve().parent.name}"
+    inputs = [out / "base" / "unet", options.vae or out / "base" / "vae", out / "critic"]
+    _save(name, found, said, options.seed, inputs)
+    return found
+
+
+def _changed(options: argparse.Namespace, out: Path, device: str, _: int) -> dict:
+    from lorarar.judging import local_judge
+    from lorarar.shoebox.models import hardest
+    from lorarar.shoebox.models.critic import Critic
+    from lorarar.shoebox.models.examination import by_critic, by_judge
+    from lorarar.shoebox.models.sharpness import weights_hash
+
+    drawn = hardest.cases(options.each, options.seed)
+    verdicts = {
+        "critic": by_critic(Critic.load(out / "critic")),
+        "judge": by_judge(local_judge(out / "judge", device, batch_size=64)),
+    }
+    found = {}
+    for who, verdict in verdicts.items():
+        digest = weights_hash(out, (who,))
+        file = options.checkpoints / f"changed-{who}-{digest}-{options.seed}.json"
+        found[who] = hardest.measure(hardest.remembered(verdict, file), drawn)
+    said = f"lorarar shoebox changed --seed {options.seed} --each {options.each}"
+    _save("changed", found, said, options.seed, [out / "critic", out / "judge"])
+    return found
+
+
+def _save(name: str, found: dict, said: str, seed: int, folders: Sequence[Path]) -> None:
+    from lorarar.records import inside, save_recorded
+
+    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+    save_recorded(name, found, command=said, seed=seed, scale="shoebox", inputs=inside(files))
+
+
+_MORE = {"sharpness": _sharpness, "changed": _changed, "decoder": _decoder}
 
 
 def add_shoebox(commands: Commands) -> None:
@@ -13,10 +79,12 @@ def add_shoebox(commands: Commands) -> None:
     parser = command(
         commands,
         "shoebox",
-        "Draw the world, train its miniatures (clip, vae, critic, judge, dino, base), measure the base.",
+        "Draw the world, train its miniatures (clip, vae, critic, judge, dino, base), measure the base "
+        "(measure; sharpness: against drawings) and the judges on things with one change (changed); train a "
+        "sharper decoder for the latents there are (decoder).",
         "lorarar shoebox base --steps 7000 --out data/shoebox",
     )
-    steps = ("draw", "clip", "vae", "critic", "judge", "dino", "base", "measure")
+    steps = ("draw", "clip", "vae", "critic", "judge", "dino", "base", "measure", *_MORE)
     parser.add_argument("step", choices=steps)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: shoebox in the data folder")
     parser.add_argument(
@@ -25,7 +93,26 @@ def add_shoebox(commands: Commands) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="default: the recipe's")
     parser.add_argument("--groups", type=int, metavar="N", help="drawings in groups of six; default: all")
     parser.add_argument(
-        "--init", type=Path, metavar="DIR", help="what to train on: vae, base: a pipeline; judge: a judge"
+        "--init",
+        type=Path,
+        metavar="DIR",
+        help="what to train on: vae, base, decoder: a pipeline; judge: a judge",
+    )
+    parser.add_argument("--images", type=int, metavar="N", default=352, help="sharpness: default: 352")
+    parser.add_argument("--guidance", type=float, metavar="G", help="sharpness: default: the scale's")
+    parser.add_argument(
+        "--vae", type=Path, metavar="DIR", help="sharpness: an autoencoder in place of the base's"
+    )
+    parser.add_argument("--wide", action="store_true", help="decoder: twice the channels")
+    parser.add_argument(
+        "--changed",
+        type=float,
+        metavar="SHARE",
+        default=0.0,
+        help="critic, judge: share of groups of drawings in which one thing is changed; default: 0",
+    )
+    parser.add_argument(
+        "--each", type=int, metavar="N", default=6, help="changed: pictures of a case, twice; default: 6"
     )
     parser.add_argument(
         "--rounds", type=int, metavar="N", default=1, help="measure: images per cell; default: 1"
@@ -36,13 +123,19 @@ def add_shoebox(commands: Commands) -> None:
 
 
 def _shoebox(options: argparse.Namespace) -> None:
-    for name in ("steps", "groups", "rounds"):
+    for name in ("steps", "groups", "rounds", "each"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, not {value}")
-    part = {"vae": "vae", "base": "unet", "judge": ""}.get(options.step)
+    if options.images < 2:
+        raise ValueError(f"--images must be at least 2, not {options.images}")
+    if not 0 <= options.changed < 1:
+        raise ValueError(f"--changed must be at least 0 and below 1, not {options.changed:g}")
+    part = {"vae": "vae", "base": "unet", "judge": "", "decoder": "vae"}.get(options.step)
     if options.init and part is None:
-        raise ValueError("--init goes with the steps vae, base and judge")
+        raise ValueError("--init goes with the steps vae, base, decoder and judge")
+    if options.vae and not (options.vae / "config.json").is_file():
+        raise ValueError(f"--vae {options.vae}: no config.json in it; name a folder with an autoencoder")
     if options.init and not (options.init / part / "config.json").is_file():
         raise ValueError(
             f"--init {options.init}: no {Path(part) / 'config.json'} in it; name a folder in the layout of "
@@ -63,7 +156,12 @@ def _shoebox(options: argparse.Namespace) -> None:
     out = options.out or data_folder() / "shoebox"
     device = str(find_device(options.device))
     groups = options.groups or GROUPS
-    needs = {"base": ("base/vae", "clip"), "measure": ("base/unet", "critic")}
+    needs = {
+        "base": ("base/vae", "clip"),
+        "measure": ("base/unet", "critic"),
+        "sharpness": ("base/unet", "critic"),
+        "changed": ("critic", "judge"),
+    }
     for name in needs.get(options.step, ()):
         if not (out / name).is_dir():
             step = {"base/vae": "vae", "base/unet": "base"}.get(name, name)
@@ -74,14 +172,17 @@ def _shoebox(options: argparse.Namespace) -> None:
     if options.step == "measure":
         print(json.dumps(critic.measure_base(out, options.rounds, options.seed, device), indent=1))
         return
+    if options.step in _MORE:
+        print(json.dumps(_MORE[options.step](options, out, device, groups), indent=1))
+        return
     recipe = scaled(options.step, options.steps)
     arguments = (out, options.checkpoints, recipe, options.seed, device, groups)
     trained = {
         "clip": lambda: train_clip(*arguments),
         "vae": lambda: train_vae(*arguments, init=options.init),
-        "critic": lambda: critic.train_critic(*arguments),
+        "critic": lambda: critic.train_critic(*arguments, changed=options.changed),
         "base": lambda: train_base(*arguments, init=options.init),
-        "judge": lambda: train_judge(*arguments, init=options.init),
+        "judge": lambda: train_judge(*arguments, init=options.init, changed=options.changed),
         "dino": lambda: train_dino(*arguments),
     }[options.step]()
     print(json.dumps(trained, indent=1))

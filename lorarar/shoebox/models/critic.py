@@ -23,6 +23,7 @@ from lorarar.pipelines import generate, load_pipeline
 from lorarar.shoebox.models import loop
 from lorarar.shoebox.models.loop import GROUPS, HELD_OUT, Recipe, card, fit, machine, to_unit, write_whole
 from lorarar.shoebox.world import styles, subjects, world
+from lorarar.shoebox.world.changed import mixed
 
 JUDGEMENT = ((10.0, -5.0), (10.0, -5.0))
 """Scale and bias with which `verify` begins to turn a cosine into "the same", for subject and style."""
@@ -168,13 +169,22 @@ def balanced(positive: Tensor, negative: Tensor, threshold: float) -> float:
     return float(((positive > threshold).float().mean() + (negative <= threshold).float().mean()) / 2)
 
 
-def train_critic(out: Path, run: Path, recipe: Recipe, seed: int, device: str, groups: int = GROUPS) -> dict:
+def train_critic(
+    out: Path,
+    run: Path,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    groups: int = GROUPS,
+    changed: float = 0.0,
+) -> dict:
     """Train the critic on drawings, choose its thresholds on one held-out set, measure it on another.
 
+    changed: share of the groups in which the other individual and style are the first with one change.
     Writes `out`/critic. The negatives of the measurement are the hard ones only: another identity of the same
     class, another style of the same family.
     """
-    images, _, truths = world.dataset(groups, seed)
+    images, truths = mixed(groups, seed, changed)
     truth = torch.from_numpy(truths).long()
     torch.manual_seed(seed)
     model = Critic().to(device)
@@ -221,7 +231,8 @@ def train_critic(out: Path, run: Path, recipe: Recipe, seed: int, device: str, g
         }
     model.save(out / "critic")
     facts = {"seed": seed, "recipe": asdict(recipe), **spent, "held-out drawings": facts}
-    card(out / "critic", "The critic", loop.command("critic", recipe, seed), facts)
+    said = loop.command("critic", recipe, seed) + (f" --changed {changed:g}" if changed else "")
+    card(out / "critic", "The critic", said, facts)
     return facts
 
 

@@ -25,6 +25,7 @@ from lorarar.shoebox.models.judge import (
 )
 from lorarar.shoebox.models.loop import GROUPS, HELD_OUT, RECIPES, Recipe, card, command, fit, to_unit
 from lorarar.shoebox.world import styles, subjects, world
+from lorarar.shoebox.world.changed import mixed
 
 SIGHT = 0.5
 """Share of the judge's steps that train its eyes alone, on batches twice as large."""
@@ -68,14 +69,16 @@ def train_judge(
     device: str = "cpu",
     groups: int = GROUPS,
     init: Path | None = None,
+    changed: float = 0.0,
 ) -> dict:
     """Train the judge on drawings, first its eyes, then its answers, and measure it as it will be used.
 
     The eyes learn to classify, and to tell individuals and styles apart by contrast; then the whole model
     learns the first word of the answer, the only one that counts. `init`: a judge's folder whose weights to
-    start from; its eyes have learned to see, and all steps are answers. Writes `out`/judge.
+    start from; its eyes have learned to see, and all steps are answers. changed: share of the groups in which
+    the other individual and style are the first with one change. Writes `out`/judge.
     """
-    images, _, truths = world.dataset(groups, seed)
+    images, truths = mixed(groups, seed, changed)
     truth = torch.from_numpy(truths).long()
     torch.manual_seed(seed)
     tokenizer = words()
@@ -136,6 +139,6 @@ def train_judge(
         "parameters": sum(p.numel() for p in model.parameters()),
         **measure_judge(local_judge(folder, device, batch_size=64), seed, folder / "mistakes.png", HELD_OUT),
     }
-    said = command("judge", recipe, seed, init)
+    said = command("judge", recipe, seed, init) + (f" --changed {changed:g}" if changed else "")
     card(folder, "The judge: LLaVA-OneVision in miniature", said, facts)
     return facts
