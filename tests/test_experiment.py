@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tiny import tiny_pipeline
 
-from lorarar import book, klora
+from lorarar import klora, records
 from lorarar.hypernet import Hypernetwork
 from lorarar.judging import Verdicts
 from lorarar.lora import delta_weight, load_coefficients, load_lora
@@ -524,7 +524,7 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch
     common += ["--methods", "direct", "k-lora", "--quiet"]
     for step in (["images"], ["verdicts", "--judge", "critic"], ["record", "--judges", "critic"]):
         assert main([*step, *common]) == 0
-    written = book.recorded("experiment_validation_tiny")
+    written = records.recorded("experiment_validation_tiny")
     assert (
         written.provenance["scale"] == "tiny" and "record --split validation" in written.provenance["command"]
     )
@@ -547,7 +547,7 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch
     monkeypatch.setattr("lorarar.study.judges.cases", lambda each, seed: [case])
     examine = ["judges", "--scale", "tiny", "--judges", "critic", "--each", "1", "--device", "cpu", "--quiet"]
     assert main(examine) == 0
-    written = book.recorded("judges_tiny")
+    written = records.recorded("judges_tiny")
     assert written.provenance["command"].endswith("judges --scale tiny --judges critic --each 1")
     same = zoo.load_critic().same("subject", references, noise)
     assert written["verdicts"]["critic"] == {"dog #2": "".join(str(int(yes)) for yes in same)}
@@ -556,7 +556,7 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch
     network = hypernetwork_of("tiny")
     tune = ["tune", *common[:-4], "--judge", "critic", "--hypernetworks", str(network), "--quiet"]
     assert main(tune) == 0
-    assert list(book.recorded("hypernetworks_tiny")["of"]) == [network.stem]
+    assert list(records.recorded("hypernetworks_tiny")["of"]) == [network.stem]
 
     capsys.readouterr()
     assert main(["images", "--scale", "huge"]) == 2
