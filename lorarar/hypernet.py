@@ -9,7 +9,6 @@ first layer needs no dense update:
 
 import os
 import re
-import secrets
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lorarar.atomic import atomic
 from lorarar.lora import LoRA, LoRAError, instead_of
 from lorarar.merging import batches, matching, parallel
 
@@ -128,15 +128,11 @@ class Hypernetwork(nn.Module):
         path = Path(path)
         tensors = {name: x.detach().cpu().contiguous() for name, x in self.state_dict().items()}
         data = safetensors.torch.save(tensors, {**self.metadata, "format": "lorarar hypernetwork"})
-        aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
         try:
-            with aside.open("xb") as file:
-                file.write(data)
-            os.replace(aside, path)
+            with atomic(path) as aside:
+                aside.write_bytes(data)
         except OSError as error:
             raise LoRAError(f"{path}: cannot be written: {error.strerror}") from None
-        finally:
-            aside.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Hypernetwork":

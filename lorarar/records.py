@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lorarar.atomic import atomic
 from lorarar.scales import data_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,9 +82,8 @@ def save_recorded(
         "values": dict(values),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.rename(path)
+    with atomic(path) as aside:
+        aside.write_text(json.dumps(content, indent=1) + "\n")
     return path
 
 

@@ -18,6 +18,8 @@ from lorarar.shoebox.world import styles, subjects
 from lorarar.study.methods import METHODS
 from lorarar.study.provenance import FACTS, _spoken, check, gather, main, sha256
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 HAS_SNAKEMAKE = importlib.util.find_spec("snakemake") is not None
 HAS_CLUSTER = importlib.util.find_spec("snakemake_executor_plugin_cluster_generic") is not None

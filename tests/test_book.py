@@ -438,7 +438,8 @@ def test_executed_notebook_has_outputs_and_numbers(chapter):
     written = notebook.executed(chapter, smoke(chapter))
     outputs = [output for cell in written.cells for output in cell.get("outputs", [])]
     kinds = {kind for output in outputs for kind in output.get("data", {})}
-    assert "image/png" in kinds and not any("papermill" in kind for kind in kinds)
+    assert is_appendix(chapter) or "image/png" in kinds  # an appendix may have tables alone
+    assert outputs and not any("papermill" in kind for kind in kinds)
     assert not any("{glue" in cell.source for cell in written.cells if cell.cell_type == "markdown")
 
 

@@ -27,6 +27,8 @@ from lorarar.train.dreambooth import adapted
 from lorarar.train.loop import learning_rate_factor
 from lorarar.train.pictures import encode, encode_images, encode_prompts, square
 
+pytestmark = pytest.mark.slow
+
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 QUICK = {"rank": 2, "steps": 8, "learning_rate": 1e-2, "batch_size": 2, "progress": False}
 

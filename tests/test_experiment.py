@@ -37,6 +37,8 @@ from lorarar.study.training import slug
 from lorarar.study.tuning import tuned
 from lorarar.study.verdicts import Judge, find_judge, judged, verdicts
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["dog #2", "clock", "oil painting #1", "watercolor painting #1"]
 PAIRS = [(subject, style) for subject in NAMES[:2] for style in NAMES[2:]]
 QUICK = ["base", "direct", "k-lora"]

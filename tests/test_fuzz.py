@@ -7,6 +7,8 @@ from fuzz_files import corpus, flat, packed, updates
 
 from lorarar.lora import delta_weight, load_lora, read, split, write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.filterwarnings("ignore::lorarar.lora.LoRAWarning")
 @pytest.mark.parametrize("dialect", corpus())

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "lorarar").rglob("*.py")}
 # From the ground up; a wing is a package or a file, and everything in it.
 FLOORS = (
-    ("shoebox.world", "lora", "options", "parser"),
+    ("atomic", "options", "parser"),
+    ("shoebox.world", "lora"),
     ("merging",),
     ("hypernet", "scales"),
     ("records",),

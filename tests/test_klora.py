@@ -14,6 +14,8 @@ from lorarar.lora import LoRA, LoRAError
 from lorarar.pipelines import generate, loaded
 from lorarar.train.dreambooth import adapted
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a dog in oil painting style", "a cat", "a can"]
 SEEDS = [3, 1, 4]
 

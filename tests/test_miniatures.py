@@ -32,6 +32,8 @@ from lorarar.shoebox.models.train import encode, psnr, scaled, train_base, train
 from lorarar.shoebox.world import styles, subjects, world
 from lorarar.shoebox.world.scene import COLOUR_NAMES, SIZE
 
+pytestmark = pytest.mark.slow
+
 CORPUS = ["a red and white dog in watercolor painting style", "a photo of an orange striped cat"]
 NOISE = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
 

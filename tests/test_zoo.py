@@ -18,6 +18,8 @@ from lorarar.shoebox import zoo
 from lorarar.shoebox.models.critic import Critic
 from lorarar.shoebox.world import styles, subjects, world
 
+pytestmark = pytest.mark.slow
+
 PAIR = ["dog #2", "oil painting #1"]
 
 

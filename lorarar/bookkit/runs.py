@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from lorarar.atomic import atomic
 from lorarar.bookkit.sources import BOOK, ROOT, read_chapter, title
 from lorarar.records import digest, machine
 from lorarar.scales import data_folder, find_scale
@@ -117,9 +118,8 @@ def run(path: Path, scale: str, seed: int = 0) -> Path:
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    aside = target.with_suffix(f".{os.getpid()}")
-    nbformat.write(executed, aside)
-    aside.rename(target)
+    with atomic(target) as aside:
+        aside.write_text(nbformat.writes(executed) + "\n")
     return target
 
 

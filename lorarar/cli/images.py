@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
+from lorarar.atomic import atomic
 from lorarar.cli.adapters import check_output
 from lorarar.parser import Commands, command
 
@@ -76,12 +76,8 @@ def _generate(options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             progress=not options.quiet,
         )
-    aside = options.output.with_name(f".{options.output.name}.{os.getpid()}")
-    try:
+    with atomic(options.output) as aside:
         Image.fromarray(grid(images)).save(aside, format=kind)
-        os.replace(aside, options.output)
-    finally:
-        aside.unlink(missing_ok=True)
     if not options.quiet:
         print(f"{options.output}: {len(images)} × {images.shape[2]} × {images.shape[1]} pixels")
 

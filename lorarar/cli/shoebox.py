@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lorarar.atomic import atomic
 from lorarar.parser import Commands, command
 
 
@@ -276,8 +276,7 @@ def _zoo(options: argparse.Namespace) -> None:
     if sheet is not None:  # a row of images per pair, a column per cell
         pairs, columns, height, width, _ = sheet.shape
         pixels = sheet.swapaxes(1, 2).reshape(pairs * height, columns * width, 3)
-        aside = path.with_suffix(f".{os.getpid()}")
-        Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
-        os.replace(aside, path.with_suffix(".png"))
+        with atomic(path.with_suffix(".png")) as aside:
+            Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
     if not options.quiet:
         print(f"{path}: {', '.join(names)}; {count} images each")

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorarar.atomic import atomic
 from lorarar.cli.adapters import check_output
 from lorarar.cli.options import add_options, given
 from lorarar.options import HypernetworkOptions, LoraOptions, ZipLoraOptions
@@ -55,14 +55,9 @@ def _options(
 
 
 def _save_history(history: dict[str, list[float]], path: Path | None) -> None:
-    if path is None:
-        return
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(json.dumps(history) + "\n")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    if path is not None:
+        with atomic(path) as aside:
+            aside.write_text(json.dumps(history) + "\n")
 
 
 def _of_zoo(names: Sequence[str], loras: Path | None, scale: str) -> "list[Trained]":

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lorarar import __version__
+from lorarar.atomic import atomic
 from lorarar.lora.adapter import LoRA, LoRAError, Pair, Source, fitted, printable
 from lorarar.lora.base import GUESS
 from lorarar.lora.files import FLOATS, all_finite
@@ -117,9 +117,8 @@ def _write(
         return len(text).to_bytes(8, "little") + text
 
     begin = len(head("0" * 64 for _ in sources))
-    aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
     try:
-        with aside.open("xb") as file:
+        with atomic(path) as aside, aside.open("xb") as file:
             with suppress(OSError, AttributeError):  # not every system or file system can
                 os.posix_fallocate(file.fileno(), 0, begin + at)
             for key, x in tensors:
@@ -130,11 +129,8 @@ def _write(
                 file.write(x.reshape(-1).view(torch.uint8).numpy().data)
             file.seek(0)
             file.write(head(source.sha256 for source in sources))
-        os.replace(aside, path)
     except OSError as error:
         raise LoRAError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _not_finite(path: Path, key: str, dtype: torch.dtype) -> str:

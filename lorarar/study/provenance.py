@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorarar.atomic import atomic
 from lorarar.parser import EXIT_STATUSES, Parser
 from lorarar.scales import data_folder
 
@@ -74,9 +75,8 @@ def machine() -> str:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    aside.replace(path)
+    with atomic(path) as aside:
+        aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def run(artefacts: Sequence[str], command: Sequence[str], pieces: Path, seed: int = 0) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lorarar.atomic import atomic
 from lorarar.judging import Verdicts
 from lorarar.scales import Scale, data_folder
 from lorarar.shoebox import zoo
@@ -105,9 +105,8 @@ def record_command(step: str, run: Setting) -> str:
 
 
 def _save_png(path: Path, pixels: np.ndarray) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
-    os.replace(aside, path)
+    with atomic(path) as aside:
+        Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
 
 
 def _written(verdicts: np.ndarray) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from lorarar.atomic import atomic
 from lorarar.judging import Verdicts, majority, votes
 from lorarar.scales import Scale, data_folder, find_scale, local
 from lorarar.shoebox import zoo
@@ -97,9 +97,8 @@ def judged(run: Setting, by: Judge, methods: Sequence[str] = tuple(METHODS)) -> 
                     content = {"judge": by.name, "digest": by.digest}
                     for axis in ("subject", "style"):
                         content[axis] = [int(yes) for yes in by.shows(facts[axis], images)]
-                    aside = file.with_name(f".{file.name}.{os.getpid()}")
-                    aside.write_text(json.dumps(content) + "\n")
-                    aside.rename(file)
+                    with atomic(file) as aside:
+                        aside.write_text(json.dumps(content) + "\n")
                 bar.update()
             found |= verdicts(run, by.name, [method])
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
+
+from lorarar.atomic import atomic
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -48,19 +49,16 @@ def keep(
     generator: torch.Generator,
 ) -> None:
     """Write a run's state aside and rename it, so that a kill at any moment leaves a whole checkpoint."""
-    aside = Path(f"{file}.part")
-    torch.save(
-        {
-            "settings": settings,
-            "step": step,
-            "parameters": [parameter.detach() for parameter in parameters],
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-            "generator": generator.get_state(),
-        },
-        aside,
-    )
-    os.replace(aside, file)
+    state = {
+        "settings": settings,
+        "step": step,
+        "parameters": [parameter.detach() for parameter in parameters],
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "generator": generator.get_state(),
+    }
+    with atomic(file) as aside:
+        torch.save(state, aside)
 
 
 def restore(

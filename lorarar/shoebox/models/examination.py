@@ -33,10 +33,12 @@ def confusion(yes: np.ndarray, said: np.ndarray) -> dict[str, int]:
 
 def balanced_accuracy(yes: np.ndarray, said: np.ndarray) -> float:
     """Mean of the shares of Yes and of No that were said rightly; NaN where there is none of one."""
+    from sklearn.metrics import balanced_accuracy_score
+
     yes, said = np.asarray(yes, bool), np.asarray(said, bool)
     if yes.all() or not yes.any():
         return float("nan")
-    return float((said[yes].mean() + (~said[~yes]).mean()) / 2)
+    return float(balanced_accuracy_score(yes, said))
 
 
 def report(yes: np.ndarray, said: np.ndarray, hard: np.ndarray) -> dict:
@@ -191,7 +193,9 @@ def kappa(one: np.ndarray, two: np.ndarray) -> float:
 
     1 is full agreement, 0 what two judges who do not look would reach with as many Yes (Cohen 1960).
     """
-    one, two = np.asarray(one, bool), np.asarray(two, bool)
-    agreed, p, q = float((one == two).mean()), float(one.mean()), float(two.mean())
-    chance = p * q + (1 - p) * (1 - q)
-    return (agreed - chance) / (1 - chance) if chance < 1 else 1.0
+    from sklearn.metrics import cohen_kappa_score
+
+    one, two = np.ravel(np.asarray(one, bool)), np.ravel(np.asarray(two, bool))
+    if (one.all() and two.all()) or (not one.any() and not two.any()):
+        return 1.0  # both always say the same: they agree, whatever chance would do
+    return float(cohen_kappa_score(one, two))

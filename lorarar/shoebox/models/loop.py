@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from lorarar.atomic import atomic
 from lorarar.shoebox.world import world
 
 GROUPS = 12_000
@@ -67,9 +68,8 @@ def has_bfloat16(device: str) -> bool:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file aside, then put it in place at once: a kill leaves the old file or the new."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    write(aside)
-    aside.replace(path)
+    with atomic(path) as aside:
+        write(aside)
 
 
 def fit(

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from lorarar.atomic import atomic
 from lorarar.shoebox.world import styles, subjects, world
 from lorarar.shoebox.world.canvas import Style
 from lorarar.shoebox.world.drawing import MARKINGS, Identity
@@ -195,10 +196,8 @@ def dataset(
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             drawn = list(tqdm(pool.map(_draw_chunk, jobs), "draw", len(jobs), unit="chunk"))
         images, truths = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-        aside = file.with_suffix(f".{os.getpid()}")
-        with aside.open("wb") as stream:
+        with atomic(file) as aside, aside.open("wb") as stream:
             np.savez(stream, images=images, truths=truths)
-        aside.replace(file)
     saved = np.load(file)
     return saved["images"], saved["truths"]
 
