@@ -277,8 +277,8 @@ def claims(facts: Facts) -> list[Claim]:
             "generalises",
             "It generalises to LoRAs it was not trained on, without further training",
             "LoRA.rar, abstract",
-            f"Ahead of the plain sum, whose ρ on new LoRAs is higher by {plain}. Not shown ahead of one number "
-            f"for query and output, whose ρ is higher by {levels}.",
+            f"Ahead of the plain sum, whose ρ on new LoRAs is higher by {plain}. Not shown ahead of one "
+            f"number for query and output, whose ρ is higher by {levels}.",
             verdict(
                 f.levels_minus_rar_low > 0, part=f.sum_minus_rar_low > 0, against=f.sum_minus_rar_high < 0
             ),
@@ -295,8 +295,8 @@ def claims(facts: Facts) -> list[Claim]:
             "as_good_as_optimum",
             "It reaches the objective, which is ZipLoRA's, as well as an optimisation for the pair does",
             "the idea of a hypernetwork for ZipLoRA's coefficients",
-            f"This network, not converged, is behind ZipLoRA by {behind} in ρ. What the paper compares, pictures, "
-            f"is another matter: there it differs by {duel} points on validation, which holds zero.",
+            f"This network, not converged, is behind ZipLoRA by {behind} in ρ. In pictures, which the paper "
+            f"compares, it differs by {duel} points on validation, which holds zero.",
             verdict(f.rar_minus_zip_high < 0.02, against=f.rar_minus_zip_low > 0),
         ),
         Claim(

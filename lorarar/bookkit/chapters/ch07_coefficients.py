@@ -212,8 +212,8 @@ def claims(facts: Facts) -> list[Claim]:
             "Coefficients have a pattern of their own in each layer",
             "LoRA.rar leaves it open",
             f"Layers account for {f.share_layer_subject:.0%} (subject) and {f.share_layer_style:.0%} (style) "
-            f"of the variance. What a column's length does not explain of it is {own[0]:.0%} and {own[1]:.0%}: "
-            "small for the subject.",
+            f"of the variance; beyond what a column's length explains, {own[0]:.0%} and {own[1]:.0%}: a "
+            "pattern for the style, hardly one for the subject.",
             verdict(min(own) > 0.2, part=max(own) > 0.2, against=max(own) < 0.05),
         ),
         Claim(
@@ -228,8 +228,8 @@ def claims(facts: Facts) -> list[Claim]:
             "columns_divided",
             "The network sends subject and style through different columns",
             "LoRA.rar, §3, by the similarity term of its loss",
-            f"Half-way: the cosine of the two is {f.cosine:.2f} on average, where 1 is the same columns. "
-            f"ZipLoRA's optimum for one pair keeps {f.cosine_zip:.2f}. What the term does to it was not tried.",
+            f"Half-way: the cosine of the two is {f.cosine:.2f} on average, where 1 is the same columns; "
+            f"ZipLoRA's optimum for one pair keeps {f.cosine_zip:.2f}. Nothing was trained without the term.",
             verdict(f.cosine < 0.2, part=f.cosine < 0.6),
         ),
         Claim(
@@ -247,9 +247,9 @@ def claims(facts: Facts) -> list[Claim]:
             "key_value",
             "Key and value need no coefficients of their own",
             "LoRA.rar predicts query and output only (Table A3)",
-            f"ZipLoRA's ρ grows by {key_value} when its key and value are put to ½, and by {query_output} with "
-            "query and output at ½. But these are coefficients found for all four; an optimum for query and "
-            "output alone was not looked for.",
+            f"ZipLoRA's ρ grows by {key_value} when its key and value are put to ½, and by {query_output} "
+            "with query and output at ½. But these were found for all four parts; an optimum for query "
+            "and output alone was not looked for.",
             verdict(f.cost_zip_kv_high < 0.01, otherwise=NOT_EXAMINED),
         ),
     ]

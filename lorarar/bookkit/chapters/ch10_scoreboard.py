@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PAPERS = ("joint", "direct", "dare", "ties", "dare-ties")
 """The rivals in the paper's table, beside LoRA.rar and ZipLoRA."""
 FACTORS = ("dare", "ties", "dare-ties")
+"""Those of them that work on the factors, as the released code runs them."""
 ORDER = (("lorarar", "ziplora"), *((lead, m) for lead in ("lorarar", "ziplora") for m in PAPERS))
 """The paper's order of methods, as comparisons of two: the first is better."""
 
@@ -50,12 +51,14 @@ def recorded(scale: str) -> Facts:
         "duel_pairs": test.difference("lorarar", "ziplora", over="pairs"),
         "duel_validation": validation.difference("lorarar", "ziplora"),
         "joint": test.difference("lorarar", "joint"),
+        "joint_pairs": test.difference("lorarar", "joint", over="pairs"),
         "sum": test.difference("lorarar", "direct"),
         "zip_joint": test.difference("ziplora", "joint"),
         "zip_sum": test.difference("ziplora", "direct"),
     }.items():
         facts |= in_points(name, entry)
-    del facts["duel_pairs"]  # it is the same difference
+    for same in ("duel_pairs", "joint_pairs", "joint_pairs_low"):
+        del facts[same]  # differences are the same, whatever is drawn
     compared = comparisons(test, validation)
     found = [comparison.settled for comparison in compared]
     factors = {m: [c.settled for c in compared if c.first == m and c.second in FACTORS] for m in ORDER[0]}
@@ -78,6 +81,7 @@ def recorded(scale: str) -> Facts:
         first_joint=first["joint"],
         only_subject=test.of("content", "subject").mean(),
         only_style=test.of("style", "style").mean(),
+        **_refused(test.judge, scale),
     )
 
 
@@ -111,6 +115,16 @@ def comparisons(test: Board, validation: Board) -> list[Comparison]:
         )
         for first, second in ORDER
     ]
+
+
+def _refused(judge: str, scale: str) -> dict[str, float]:
+    """Return which share of right drawings the judge refuses, on either axis."""
+    reports = records.recorded(f"judges{records.suffix(scale)}")["reports"][judge]
+    seen = {axis: report["confusion"] for axis, report in reports.items()}
+    return {
+        f"refused_{axis}": counts["yes, said no"] / (counts["yes, said yes"] + counts["yes, said no"])
+        for axis, counts in seen.items()
+    }
 
 
 def _failures(board: Board) -> dict[str, float]:
@@ -181,6 +195,12 @@ def statements(f: Facts) -> dict[str, bool]:
             f.duel_high < 0 < f.duel_validation_high and f.duel_validation < 0
         ),
         "only just leaves zero out": -2 < f.duel_high < 0 and f.duel_pairs_high < -4,
+        "with pairs drawn LoRA.rar against joint training looks decided": f.joint_pairs_high
+        < 0
+        < f.joint_high,
+        "little more than half as wide": (
+            0.5 < (f.duel_pairs_high - f.duel_pairs_low) / (f.duel_high - f.duel_low) < 0.67
+        ),
         "holds zero on validation": f.duel_validation_low < 0 < f.duel_validation_high,
         "seven of its eleven comparisons are settled, all as in the paper": (
             f.confirmed == 7 and f.contradicted == 0 and f.open == 4
@@ -314,6 +334,26 @@ def differences(board: Board) -> Figure:
     panels[0].set_ylim(len(names) - 0.4, -0.6)
     figure.supxlabel("points", size=13)
     return figure
+
+
+def two_intervals(board: Board) -> Styler:
+    """Show differences with the interval over pairs and that over subjects and styles, in points."""
+    rows = []
+    for first, second in (ORDER[0], ("lorarar", "joint"), ("lorarar", "direct"), ("ziplora", "direct")):
+        pairs, names = board.difference(first, second, over="pairs"), board.difference(first, second)
+        rows.append(
+            {
+                "Difference": f"{name_of(first)} minus {name_of(second)}",
+                "Points": f"{100 * names.value:+.0f}",
+                "Pairs drawn": _ends(pairs),
+                "Subjects and styles drawn": _ends(names),
+            }
+        )
+    return table(rows)
+
+
+def _ends(entry: Entry) -> str:
+    return points(entry).split("(")[1].rstrip(")")
 
 
 def comparisons_table(test: Board, validation: Board) -> Styler:
