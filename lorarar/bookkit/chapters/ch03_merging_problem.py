@@ -184,7 +184,8 @@ def statements(f: Facts) -> dict[str, bool]:
         "Turned down to 0.7, the same two files are right three times as often": (
             2.5 < f.even_both / max(f.direct_both, 1e-9) < 3.5
         ),
-        "the subject gains far more than the style loses": f.subject_gain > 5 * f.style_loss > 0,
+        "closer to both LoRAs on every pair": f.both_sides_better == f.measured,
+        "nine pairs barely decide it": -1 < f.even_lead_low < 5 and f.even_lead > 20,
         "on the same pairs with the same noise": f.same_direct == 1,
         "That is level within the error": f.zip_lead_low < 0 < f.zip_lead_high,
         "LoRA.rar is right exactly as often as the sum at 0.7": abs(f.rar_lead) < 0.5,

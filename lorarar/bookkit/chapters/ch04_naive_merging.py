@@ -80,6 +80,9 @@ def recorded(scale: str = "shoebox") -> Facts:
     for m in ON_FACTORS:
         gap = board.scores("direct", "subject") - board.scores(m, "subject")
         facts |= _in_points(f"loses_{_key(m)}", statistics.crossed(gap))
+    for axis in sums.AXES:
+        gap = statistics.crossed(board.scores("k-lora", axis) - board.scores("direct", axis))
+        facts |= {f"klora_more_{axis}_low": gap.low, f"klora_more_{axis}_high": gap.high}
     shared = sums.shared(scale, ("ties-delta", "np-lora"))
     for m in ("ties-delta", "np-lora"):
         facts |= _in_points(f"even_{_key(m)}", statistics.crossed(shared[m] - shared[sums.EVEN]))
@@ -223,9 +226,11 @@ def statements(f: Facts) -> dict[str, bool]:
         "the three on factors come last": f.factors_highest < f.others_lowest,
         "TIES is not ahead of the sum at 0.7": f.even_ties_delta <= 0,
         "is ahead of it by an interval clear of zero": f.lead_joint_low > 0,
-        "the subject more often than the sum and the style less often": (
-            f.klora_subject > f.direct_subject and f.klora_style < f.direct_style
+        "which cannot be told from the sum": (
+            f.klora_more_subject_low < 0 < f.klora_more_subject_high
+            and f.klora_more_style_low < 0 < f.klora_more_style_high
         ),
+        "it mostly shows one of the two": f.klora_subject + f.klora_style > 4 * f.score_k_lora,
         "almost as large as the terms that belong together": 0.7 < f.cross_ties < 1,
         "A merge of updates does not move": f.spelled_update < 0.005,
         "become another merge altogether": f.spelled_factors > 0.7,
