@@ -1,4 +1,4 @@
-"""A study among people in a real browser: Debian's or Ubuntu's Chromium, driven by Playwright (`make test-ui`)."""
+"""A study among people in a real browser, Debian's or Ubuntu's Chromium by Playwright: `make test-ui`."""
 
 import shutil
 

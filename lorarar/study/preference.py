@@ -21,6 +21,9 @@ from lorarar.study.survey import CHOICES, Question
 
 SCORES = {"first": 1.0, "similar": 0.0, "second": -1.0}
 
+DRAWS = 500
+"""For the intervals of what is computed anew for each draw."""
+
 
 def matrix(answers: Sequence[Answer], questions: Sequence[Question]) -> np.ndarray:
     """Return the answers to these questions: (participants who gave any, questions), NaN where none is."""
@@ -85,7 +88,7 @@ def fleiss_kappa(counts: np.ndarray) -> float:
     return float((agreeing.mean() - chance) / (1 - chance))
 
 
-def agreement(table: np.ndarray, resamples: int = 2000, seed: int = 0) -> Entry:
+def agreement(table: np.ndarray, resamples: int = DRAWS, seed: int = 0) -> Entry:
     """Return Fleiss' κ among people, with an interval over questions.
 
     People are not drawn anew: a person who is drawn twice agrees with themselves.
@@ -126,12 +129,12 @@ def with_judge(table: np.ndarray, questions: Sequence[Question], seed: int = 0) 
         return cohen_kappa_score(people[there].astype(int), judge[there].astype(int))
 
     rng = np.random.default_rng(seed)
-    draws = rng.integers(len(questions), size=(1000, len(questions)))
+    draws = rng.integers(len(questions), size=(DRAWS, len(questions)))
     if np.ptp(judged[has]) == 0:
         kappa = None
     else:
         kappa = _entry(cohen(np.flatnonzero(has)), np.array([cohen(columns) for columns in draws]))
-    picked = rng.integers(has.sum(), size=(1000, has.sum()))
+    picked = rng.integers(has.sum(), size=(DRAWS, has.sum()))
     correlations = np.array([rank_correlation(mean[i], shares[has][i]) for i in picked])
     correlation = _entry(rank_correlation(mean, shares[has]), correlations)
     return {"kappa": kappa, "correlation": correlation, "questions": int(has.sum())}

@@ -105,7 +105,7 @@ def page(board: Board, pair: int = 7) -> HTML:
 
 
 def power_figure() -> Figure:
-    """Show the chance to settle a lead over the number of people, for three leads, in three panels of pairs."""
+    """Show the chance to settle a lead over the number of people, for three leads and three sets of pairs."""
     run, power = plan()
     figure, axes = figures.panels(len(run["pairs"]), 3.6, sharey=True)
     for p, (pairs, one) in enumerate(zip(run["pairs"], axes, strict=True)):
