@@ -19,7 +19,7 @@ from lorarar.study.images import images
 from lorarar.study.judges import examined
 from lorarar.study.methods import METHODS, find_method, make
 from lorarar.study.metrics import encoders, measured, table_a2
-from lorarar.study.records import record, record_command, record_name
+from lorarar.study.records import deciding, make_tables, record, record_command, record_name
 from lorarar.study.tables import scoreboard
 from lorarar.study.times import times
 from lorarar.study.tuning import tuned
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         ("metrics", "measure CLIP-I, DINO and CLIP-T of the images, and record Table A2"),
         ("times", "measure how long each method takes to merge, and record it"),
         ("record", "write verdicts, tables and sheets into data/recorded"),
+        ("tables", "make a record's tables anew from its verdicts; nothing is drawn or judged"),
         ("judges", "let judges and metrics see drawings whose truth is known, and record that"),
         ("tune", "let a judge see LoRA.rar's images by several hypernetworks, and record that"),
         (
@@ -55,11 +56,13 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
             step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
-        if name in ("metrics", "times", "record", "judges", "tune", "ladder"):
+        if name in ("metrics", "times", "record", "tables", "judges", "tune", "ladder"):
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
             step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
-        if name in ("judges", "ladder"):
+        if name == "tables":
+            step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
+        if name in ("tables", "judges", "ladder"):
             continue
         step.add_argument("--loras", type=Path, metavar="DIR", help="the zoo; default: the scale's")
         if name == "tune":
@@ -119,6 +122,10 @@ def _run(options: argparse.Namespace) -> None:
     if options.step == "ladder":
         say(_record_ladder(options))
         return
+    if options.step == "tables":
+        name = record_name(find_scale(options.scale), f"experiment_{options.split}")
+        say(make_tables(options.record or name))
+        return
     common = {"device": options.device, "progress": not options.quiet, "seed": options.seed}
     run = setting(
         options.split,
@@ -143,10 +150,10 @@ def _run(options: argparse.Namespace) -> None:
         say(f"{run.out}: {len(cells)} cells of {run.count} images")
     elif options.step == "verdicts":
         found = judged(run, find_judge(options.judge, run.scale, options.device), methods)
-        for method, row in scoreboard(found).items():
+        for method, row in scoreboard(found, len(run.subjects)).items():
             say(f"{method:16} average {row['average'].value:.3f}  best {row['best'].value:.3f}")
     elif options.step == "tune":
-        from lorarar.records import save_recorded
+        from lorarar.records import inside, save_recorded
 
         by = find_judge(options.judge, run.scale, options.device)
         found = tuned(run, by, options.hypernetworks)
@@ -157,15 +164,16 @@ def _run(options: argparse.Namespace) -> None:
             f"--hypernetworks {' '.join(path.name for path in options.hypernetworks)}",
             seed=run.seed,
             scale=run.scale.name,
+            inputs=inside([*deciding(run), *options.hypernetworks]),
         )
         say(path)
     elif options.step in ("times", "metrics"):
-        from lorarar.records import save_recorded
+        from lorarar.records import inside, save_recorded
 
         if options.step == "metrics":
             name = record_name(run.scale, f"metrics_{run.split}")
             clip, dino = (load_encoder(source, options.device) for source in encoders(run.scale))
-            found = table_a2(measured(run, clip, dino, methods))
+            found = table_a2(measured(run, clip, dino, methods), len(run.subjects))
         else:
             if options.repeat < 1 or options.slow_pairs < 0:
                 raise ValueError("--repeat must be at least 1, --slow-pairs not negative")
@@ -177,6 +185,7 @@ def _run(options: argparse.Namespace) -> None:
             command=record_command(options.step, run),
             seed=run.seed,
             scale=run.scale.name,
+            inputs=inside(deciding(run)),
         )
         say(path)
     else:
