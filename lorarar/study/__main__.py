@@ -14,7 +14,7 @@ from lorarar.parser import EXIT_STATUSES, Parser
 from lorarar.scales import data_folder, find_scale
 from lorarar.shoebox import zoo
 from lorarar.study import ladder, people
-from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
+from lorarar.study.cells import COUNT, SPLITS, Setting, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
 from lorarar.study.judges import examined
 from lorarar.study.methods import METHODS, find_method, make
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
             "ladder",
             "measure the error of LoRA.rar's coefficients and of rivals that know less, and record it",
         ),
+        ("costs", "count what each part of the path costs, and record it"),
     ):
         step = steps.add_parser(name, help=text, description=text)
         step.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
             step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
-        if name in ("metrics", "times", "record", "judges", "tune", "ladder"):
+        if name in ("metrics", "times", "record", "judges", "tune", "ladder", "costs"):
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
             step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
@@ -75,11 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/experiment/SCALE/SPLIT")
         if name == "make":
             step.add_argument("--methods", nargs="+", metavar="NAME", default=["ziplora", "joint"])
-        elif name != "tune":
+        elif name not in ("tune", "costs"):
             step.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
         if name == "images":
             step.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
-        if name in ("verdicts", "tune"):
+        if name == "costs":
+            step.set_defaults(methods=None)
+        if name in ("verdicts", "tune", "costs"):
             step.add_argument("--judge", default="mars2", help="mars2, mars2=PATH_OR_URL or critic")
         if name == "times":
             step.add_argument("--repeat", type=int, default=5, help="default: %(default)s")
@@ -159,6 +162,8 @@ def _run(options: argparse.Namespace) -> None:
             scale=run.scale.name,
         )
         say(path)
+    elif options.step == "costs":
+        say(_record_costs(options, run))
     elif options.step in ("times", "metrics"):
         from lorarar.records import save_recorded
 
@@ -205,6 +210,19 @@ def _record_judges(options: argparse.Namespace) -> Path:
             for name in ("judge", "critic", "clip", "dino")
             for file in sorted((data_folder() / "shoebox" / name).glob("*.safetensors"))
         ),
+    )
+
+
+def _record_costs(options: argparse.Namespace, run: Setting) -> Path:
+    from lorarar.records import save_recorded
+    from lorarar.study.costs import measured
+
+    return save_recorded(
+        options.record or record_name(run.scale, "costs"),
+        measured(run, find_judge(options.judge, run.scale, options.device)),
+        command=f"{record_command('costs', run)} --judge {options.judge}",
+        seed=run.seed,
+        scale=run.scale.name,
     )
 
 

@@ -105,8 +105,7 @@ def serve(study: Study, host: str, port: int, contact: str = "") -> None:
                 asyncio.get_running_loop().add_signal_handler(one, ends.set)
         print(f"http://{host}:{port}", flush=True)
         await ends.wait()
-        server.stop()
-        await server.close_all_connections()
+        server.stop()  # connections that a browser opened in advance are not waited for
 
     asyncio.run(run())
 
