@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lorarar.judging import load_encoder
-from lorarar.parser import EXIT_STATUSES, Parser
+from lorarar.parser import EXIT_STATUSES, Parser, status_of
 from lorarar.scales import data_folder, find_scale
 from lorarar.shoebox import zoo
 from lorarar.study import ladder, people
@@ -94,18 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step and return the exit status: 0, 2 for bad input, said in one line, 130 if interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            _run(options)
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"lorarar study: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(lambda: _run(options), "lorarar study")
 
 
 def _run(options: argparse.Namespace) -> None:

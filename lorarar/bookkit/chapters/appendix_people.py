@@ -15,7 +15,8 @@ from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.tables import table
 from lorarar.study.orders import references
-from lorarar.study.survey import Question, png
+from lorarar.study.questions import png
+from lorarar.study.survey import Question
 from lorarar.study.survey_page import PAGES, asked, rendered
 
 if TYPE_CHECKING:
