@@ -66,7 +66,7 @@ def statements(f: Facts) -> dict[str, bool]:
         < f.paper_twenty
         < f.unlike_twenty,
         "no number of people on these axes settles a lead of ten points": f.ten_most < 0.5,
-        "a preference where there is none": f.false_alarms <= 0.05,
+        "a study puts a given one of them ahead in at most": f.false_alarms <= 0.05,
     }
 
 
