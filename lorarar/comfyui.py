@@ -86,9 +86,7 @@ class MergeLoRAs:
             from lorarar.hypernet import Hypernetwork
 
             network = Hypernetwork.load(folder_paths.get_full_path_or_raise(FOLDER, hypernetwork))
-            trained = network.metadata
-            options = {"hypernetwork": network, "rest": trained.get("rest", "average")}
-            options["parts"] = trained.get("parts", "query,output").split(",")
+            options = {"hypernetwork": network, **network.merge_options}
         if method == "ziplora" and coefficients != NONE:
             gates = load_coefficients(folder_paths.get_full_path_or_raise(FOLDER, coefficients))
             options = {"coefficients": gates}

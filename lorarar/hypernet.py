@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lorarar.atomic import atomic
 from lorarar.lora import LoRA, LoRAError, instead_of
 from lorarar.merging import batches, matching, parallel
+from lorarar.options import MergeOptions
 
 PARTS = {"query": "to_q", "key": "to_k", "value": "to_v", "output": "to_out.0"}
 """The parts of attention, self and cross alike, and the modules that hold them."""
@@ -73,6 +74,16 @@ class Hypernetwork(nn.Module):
     def forward(self, columns: Tensor) -> Tensor:
         """Concatenated columns (…, 2·out) → coefficients (…, 2), content's first: the definition, dense."""
         return self.output(torch.relu(self.inputs[str(columns.shape[-1])](columns)))
+
+    @property
+    def merge_options(self) -> dict[str, Any]:
+        """The options of `lorarar.merging.merge` that it was trained for, ``parts`` and ``rest``."""
+        default = MergeOptions()
+        parts = self.metadata.get("parts")
+        return {
+            "parts": tuple(parts.split(",")) if parts else default.parts,
+            "rest": self.metadata.get("rest", default.rest),
+        }
 
     def coefficients(
         self, content: LoRA, style: LoRA, parts: Iterable[str] = ("query", "output")

@@ -55,8 +55,7 @@ def _needed(hypernetwork: str | None, coefficients: str | None) -> dict[str, Any
         from lorarar.hypernet import Hypernetwork
 
         network = Hypernetwork.load(hypernetwork)
-        options = {"hypernetwork": network, "rest": network.metadata.get("rest", "average")}
-        options["parts"] = network.metadata.get("parts", "query,output").split(",")
+        options = {"hypernetwork": network, **network.merge_options}
     if coefficients:
         from lorarar.lora import load_coefficients
 

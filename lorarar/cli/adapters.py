@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorarar.cli.options import add_options, given, group_of
+from lorarar.options import METHODS, MergeOptions
 from lorarar.parser import Commands, command
 
 
@@ -56,12 +58,9 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
     parser.add_argument(
         "--method",
-        choices=("lorarar", "direct", "ties", "dare", "dare-ties", "ziplora", "np-lora"),
+        choices=METHODS,
         help="default: lorarar with --hypernetwork, ziplora with --coefficients, else direct",
     )
-    parser.add_argument("--content-weight", type=float, default=1.0, metavar="W", help="default: 1")
-    parser.add_argument("--style-weight", type=float, default=1.0, metavar="W", help="default: 1")
-    parser.add_argument("--rank", type=int, metavar="R", help="compress to this rank; default: sum of both")
     parser.add_argument(
         "--format",
         choices=("diffusers", "kohya", "old-diffusers"),
@@ -71,37 +70,13 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument("--json", action="store_true", help="print the result's facts as JSON")
-    by_columns = parser.add_argument_group("lorarar and ziplora")
-    by_columns.add_argument("--hypernetwork", type=Path, metavar="FILE", help="lorarar: the trained network")
-    by_columns.add_argument(
-        "--coefficients", type=Path, metavar="FILE", help="ziplora: optimised coefficients"
+    group_of(parser, ["lorarar"]).add_argument(
+        "--hypernetwork", type=Path, metavar="FILE", help="the trained network"
     )
-    by_columns.add_argument(
-        "--parts",
-        help="lorarar: layers that get coefficients, of query,key,value,output; default: those the "
-        "hypernetwork was trained for, else query,output",
+    group_of(parser, ["ziplora"]).add_argument(
+        "--coefficients", type=Path, metavar="FILE", help="optimised coefficients"
     )
-    by_columns.add_argument(
-        "--rest",
-        choices=("average", "sum"),
-        help="the layers without coefficients: averaged (the paper) or summed (its released code); default: "
-        "as the hypernetwork was trained, else averaged",
-    )
-    by_entries = parser.add_argument_group("ties, dare and dare-ties")
-    by_entries.add_argument(
-        "--density", type=float, default=0.5, metavar="D", help="share kept; default: 0.5"
-    )
-    by_entries.add_argument("--seed", type=int, default=0, help="of dare's random choice; default: 0")
-    by_entries.add_argument(
-        "--flavour",
-        choices=("delta", "factors"),
-        default="delta",
-        help="work on the updates (default) or on their factors, as peft does and the paper's comparison did",
-    )
-    by_projection = parser.add_argument_group("np-lora")
-    by_projection.add_argument(
-        "--mu", type=float, default=0.5, help="softness of the projection; default: 0.5"
-    )
+    add_options(parser, MergeOptions)
     parser.set_defaults(run=_merge)
 
 
@@ -111,11 +86,11 @@ def _merge(options: argparse.Namespace) -> None:
         "lorarar" if options.hypernetwork else "ziplora" if options.coefficients else "direct"
     )
     for name, needs in (("hypernetwork", "lorarar"), ("coefficients", "ziplora")):
-        given = getattr(options, name) is not None
-        if given != (method == needs):
-            raise ValueError(
-                f"--{name} FILE goes with --method {needs}" + (f", not {method}" if given else "")
-            )
+        has = getattr(options, name) is not None
+        if has != (method == needs):
+            raise ValueError(f"--{name} FILE goes with --method {needs}" + (f", not {method}" if has else ""))
+    settings = given(options, MergeOptions)
+    MergeOptions.of(**settings)  # what is cheap to check is checked before anything is loaded
 
     import torch
     from tqdm import tqdm
@@ -127,29 +102,20 @@ def _merge(options: argparse.Namespace) -> None:
     content = load_lora(options.content, convert=options.convert)
     style = load_lora(options.style, convert=options.convert)
     hypernetwork = coefficients = None
-    trained: dict[str, str] = {}
     if options.hypernetwork:
         from lorarar.hypernet import Hypernetwork
 
         hypernetwork = Hypernetwork.load(options.hypernetwork)
-        trained = hypernetwork.metadata
+        settings = hypernetwork.merge_options | settings
     if options.coefficients:
         coefficients = load_coefficients(options.coefficients)
     merged = merge(
         content,
         style,
         method,
-        content_weight=options.content_weight,
-        style_weight=options.style_weight,
+        MergeOptions.of(**settings),
         hypernetwork=hypernetwork,
         coefficients=coefficients,
-        parts=(options.parts or trained.get("parts", "query,output")).split(","),
-        rest=options.rest or trained.get("rest", "average"),
-        density=options.density,
-        seed=options.seed,
-        flavour=options.flavour,
-        mu=options.mu,
-        rank=options.rank,
         dtype=dtype,
         later=True,
         progress=lambda work: tqdm(work, desc=method, unit="layer", delay=2, disable=options.quiet),

@@ -56,8 +56,7 @@ class Reader:
 
     def __init__(self, network: Hypernetwork, measure: Ruler) -> None:
         self.network, self.ruler = network, measure
-        self.parts = network.metadata.get("parts", "query,output").split(",")
-        self.rest = network.metadata.get("rest", "average")
+        self.parts, self.rest = network.merge_options["parts"], network.merge_options["rest"]
 
     @torch.no_grad()
     def __call__(self, pair: Pair) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
