@@ -175,8 +175,13 @@ def train_hypernetwork(
     if not all(bool(x.isfinite().all()) for x in (*network.parameters(), history)):
         raise ValueError("training diverged: choose a smaller learning rate, or full precision")
     kept.remove()
+    names = {
+        of: [side.name for (kind, _), side in sides.items() if kind == i]
+        for i, of in enumerate(("contents", "styles"))
+    }
+    made_of = {"base": settings["base"], "loras": settings["loras"], **names}
     network.metadata = {
-        "lorarar_training": json.dumps({**recipe, "base": settings["base"], "loras": settings["loras"]}),
+        "lorarar_training": json.dumps({**recipe, **made_of}),
         "parts": ",".join(parts),
         "rest": o.rest,
         "command": command,
