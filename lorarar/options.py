@@ -19,6 +19,13 @@ RESTS = ("average", "sum")
 ORDERS = ("in turn", "mixed")
 """Of the pairs: all steps of one and then the next's (the authors' code), or round after round."""
 
+READS = ("columns", "invariants")
+"""What a network reads of a pair: entries of two columns (LoRA.rar), or how the two stand to each other."""
+
+CONTEXTS = ("none", "moments", "attention")
+"""What a column's answer knows of its layer's other columns: nothing; mean and standard deviation of their
+invariants; whatever attention over them finds."""
+
 
 def option(
     default: object,
@@ -173,3 +180,14 @@ class HypernetworkOptions(ZipLoraOptions):
     )
     hidden: int = option(128, "width of the hidden layer", least=1)
     weight_decay: float = option(0.01, "of AdamW", least=0)
+    warmup: int = option(0, "steps over which the learning rate rises from zero", least=0)
+    decay: float = option(0.0, "share of the steps, at the end, over which it falls to zero", least=0, most=1)
+    unit_inputs: bool = option(
+        False, "scale columns to rms 1 over the training LoRAs; the saved weights hold the factor"
+    )
+    reads: str = option(
+        "columns", "what the network sees: LoRA.rar's columns, or their invariants", choices=READS
+    )
+    context: str = option(
+        "none", "what invariants are seen together with: those of the layer's other columns", choices=CONTEXTS
+    )

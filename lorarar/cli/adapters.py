@@ -56,7 +56,7 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
     parser.add_argument(
         "--method",
-        choices=("lorarar", "direct", "ties", "dare", "dare-ties", "ziplora", "np-lora"),
+        choices=("lorarar", "direct", "levels", "ties", "dare", "dare-ties", "ziplora", "table", "np-lora"),
         help="default: lorarar with --hypernetwork, ziplora with --coefficients, else direct",
     )
     parser.add_argument("--content-weight", type=float, default=1.0, metavar="W", help="default: 1")
@@ -71,15 +71,23 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument("--json", action="store_true", help="print the result's facts as JSON")
-    by_columns = parser.add_argument_group("lorarar and ziplora")
-    by_columns.add_argument("--hypernetwork", type=Path, metavar="FILE", help="lorarar: the trained network")
+    by_columns = parser.add_argument_group("lorarar, levels, ziplora and table")
     by_columns.add_argument(
-        "--coefficients", type=Path, metavar="FILE", help="ziplora: optimised coefficients"
+        "--hypernetwork",
+        type=Path,
+        metavar="FILE",
+        help="lorarar: the trained network, of columns or of invariants",
+    )
+    by_columns.add_argument(
+        "--coefficients",
+        type=Path,
+        metavar="FILE",
+        help="ziplora: optimised for the two; table: mean ones (`lorarar study table`)",
     )
     by_columns.add_argument(
         "--parts",
         help="lorarar: layers that get coefficients, of query,key,value,output; default: those the "
-        "hypernetwork was trained for, else query,output",
+        "hypernetwork was trained for, else query,output; levels: layers that get the weights",
     )
     by_columns.add_argument(
         "--rest",
@@ -87,6 +95,14 @@ def add_merge(commands: Commands) -> None:
         help="the layers without coefficients: averaged (the paper) or summed (its released code); default: "
         "as the hypernetwork was trained, else averaged",
     )
+    for side in ("content", "style"):
+        by_columns.add_argument(
+            f"--{side}-rest",
+            type=float,
+            default=0.5,
+            metavar="W",
+            help="levels: of all other layers; default: 0.5",
+        )
     by_entries = parser.add_argument_group("ties, dare and dare-ties")
     by_entries.add_argument(
         "--density", type=float, default=0.5, metavar="D", help="share kept; default: 0.5"
@@ -110,11 +126,12 @@ def _merge(options: argparse.Namespace) -> None:
     method = options.method or (
         "lorarar" if options.hypernetwork else "ziplora" if options.coefficients else "direct"
     )
-    for name, needs in (("hypernetwork", "lorarar"), ("coefficients", "ziplora")):
+    for name, needs in (("hypernetwork", ["lorarar"]), ("coefficients", ["ziplora", "table"])):
         given = getattr(options, name) is not None
-        if given != (method == needs):
+        if given != (method in needs):
             raise ValueError(
-                f"--{name} FILE goes with --method {needs}" + (f", not {method}" if given else "")
+                f"--{name} FILE goes with --method {' or '.join(needs)}"
+                + (f", not {method}" if given else "")
             )
 
     import torch
@@ -127,12 +144,12 @@ def _merge(options: argparse.Namespace) -> None:
     content = load_lora(options.content, convert=options.convert)
     style = load_lora(options.style, convert=options.convert)
     hypernetwork = coefficients = None
-    trained: dict[str, str] = {}
+    parts, rest = ("query", "output"), "average"
     if options.hypernetwork:
-        from lorarar.hypernet import Hypernetwork
+        from lorarar.hypernet import load_network
 
-        hypernetwork = Hypernetwork.load(options.hypernetwork)
-        trained = hypernetwork.metadata
+        hypernetwork = load_network(options.hypernetwork)
+        parts, rest = hypernetwork.parts, hypernetwork.rest
     if options.coefficients:
         coefficients = load_coefficients(options.coefficients)
     merged = merge(
@@ -143,8 +160,10 @@ def _merge(options: argparse.Namespace) -> None:
         style_weight=options.style_weight,
         hypernetwork=hypernetwork,
         coefficients=coefficients,
-        parts=(options.parts or trained.get("parts", "query,output")).split(","),
-        rest=options.rest or trained.get("rest", "average"),
+        parts=options.parts.split(",") if options.parts is not None else parts,
+        rest=options.rest or rest,
+        content_rest=options.content_rest,
+        style_rest=options.style_rest,
         density=options.density,
         seed=options.seed,
         flavour=options.flavour,

@@ -1,6 +1,7 @@
-"""Methods that weigh columns: the plain sum, ZipLoRA's coefficients, LoRA.rar's."""
+"""Methods that weigh columns: the plain sum, two levels, ZipLoRA's coefficients, LoRA.rar's, a table's."""
 
 import json
+import math
 import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -23,6 +24,7 @@ from lorarar.merging.pairs import (
     parallel,
     working_dtype,
 )
+from lorarar.merging.parts import layers_of
 from lorarar.options import RESTS
 
 # The C library gives freed memory back to the system, which takes its time to hand it out again, unless a
@@ -47,19 +49,21 @@ def _gated(
     content: LoRA,
     style: LoRA,
     gates: Gates,
-    rest: float,
-    content_weight: float,
-    style_weight: float,
+    rest: tuple[float, float],
+    weights: tuple[float, float],
     later: bool,
 ) -> LoRA:
-    """The concatenation along the rank, columns weighed by ``gates`` where given, by ``rest`` elsewhere."""
-    content, style = alike(content, style)
+    """The concatenation along the rank of ``content`` and ``style``, which are spelled alike.
+
+    A column is weighed by its side's gate times its side's weight; a shared layer without gates by ``rest``,
+    and a layer of one side only by that side's weight.
+    """
     shared = matching(content, style)
-    sides = ((content, content_weight), (style, style_weight))
+    sides = (content, style)
     device = next(iter(content.values()))[0].device
 
     def outline(layer: str) -> Pair:
-        pairs = [side[layer] for side, _ in sides if layer in side]
+        pairs = [side[layer] for side in sides if layer in side]
         (up, down), rank = pairs[0], sum(len(down) for _, down in pairs)
         dtype = torch.promote_types(down.dtype, pairs[-1][1].dtype)
         up = torch.empty((len(up), rank, *up.shape[2:]), dtype=dtype, device="meta")
@@ -77,16 +81,16 @@ def _gated(
             for part, like in zip(room.split(sizes), likes, strict=True)
         )
         at = 0
-        for which, (side, weight) in enumerate(sides):
+        for which, side in enumerate(sides):
             factors = [side[layer][0] for layer in names]
             down = torch.stack([side[layer][1] for layer in names])
             rank = down.shape[1]
             place = ups.narrow(2, at, rank)
             up = torch.stack(factors, out=place if factors[0].dtype == place.dtype else None)
-            scale: Tensor | float = weight * rest
+            scale: Tensor | float = rest[which]
             if names[0] in gates:
                 m = torch.stack([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
-                scale = m.to(down.device, working_dtype(down.dtype)) * weight
+                scale = m.to(down.device, working_dtype(down.dtype)) * weights[which]
             if names[0] in gates or scale != 1:
                 down = down.to(working_dtype(down.dtype)).mul_(scale)
             up, down = fitted_to(up, down, ups.dtype, names[0])
@@ -102,7 +106,7 @@ def _gated(
     ]
 
     def make(rooms: Iterable[Tensor | None] = repeat(None)) -> Iterator[tuple[str, Pair]]:
-        yield from one_sided(content, style, content_weight, style_weight).items()
+        yield from one_sided(content, style, *weights).items()
         for pairs in parallel(work, list(zip(todo, rooms, strict=False)), device):
             yield from pairs
 
@@ -133,7 +137,44 @@ def direct(
     A layer that only one adapter has is kept with that adapter's weight. With ``later`` the factors are
     computed when the result is saved (`Outline`).
     """
-    return _gated(content, style, {}, 1.0, content_weight, style_weight, later)
+    weights = content_weight, style_weight
+    return _gated(*alike(content, style), {}, weights, weights, later)
+
+
+def levels(
+    content: LoRA,
+    style: LoRA,
+    *,
+    content_weight: float = 1.0,
+    style_weight: float = 1.0,
+    content_rest: float = 0.5,
+    style_rest: float = 0.5,
+    parts: Iterable[str] = ("query", "output"),
+    later: bool = False,
+) -> LoRA:
+    """Two constants a side: the weights for ``parts`` of the UNet's attention, the rests for other layers.
+
+    What LoRA.rar amounts to when its network answers the same to every column; with weights of one half the
+    plain average. Exact, of rank r_c + r_s. A layer that only one adapter has is kept with that adapter's
+    weight. ``later`` as in `direct`.
+
+    Raises:
+        LoRAError: the adapters share no attention layer of ``parts``, or a level is not finite.
+    """
+    for name, level in (("content_rest", content_rest), ("style_rest", style_rest)):
+        if not math.isfinite(level):
+            raise LoRAError(f"{name} {level}: expected a finite number")
+    content, style = alike(content, style)
+    parts = tuple(parts)
+    gated = layers_of(matching(content, style), parts)
+    if not gated:
+        raise LoRAError(
+            f"the LoRAs share no attention layer of a UNet in these parts ({', '.join(parts)}), which method "
+            "levels weighs apart; use method direct"
+        )
+    ones = {layer: (torch.ones(content[layer][1].shape[1]),) * 2 for layer in gated}
+    rests, weights = (content_rest, style_rest), (content_weight, style_weight)
+    return _gated(content, style, ones, rests, weights, later)
 
 
 def ziplora(
@@ -170,8 +211,9 @@ def ziplora(
                 f"layer {layer}: {tuple(m_c.shape)} and {tuple(m_s.shape)} coefficients, expected "
                 f"({down.shape[1]},) for each side; were they made for this base model?"
             )
+    weights, share = (content_weight, style_weight), 0.5 if rest == "average" else 1.0
     merged = _gated(
-        content, style, coefficients, 0.5 if rest == "average" else 1.0, content_weight, style_weight, later
+        content, style, coefficients, (content_weight * share, style_weight * share), weights, later
     )
     merged.metadata["lorarar_coefficients"] = json.dumps(summary(coefficients))
     return merged
@@ -204,6 +246,46 @@ def lorarar(
         content, style, coefficients, rest=rest, content_weight=content_weight, style_weight=style_weight,
         later=later,
     )  # fmt: skip
+
+
+def table(
+    content: LoRA,
+    style: LoRA,
+    coefficients: Gates,
+    *,
+    rest: str = "average",
+    content_weight: float = 1.0,
+    style_weight: float = 1.0,
+    later: bool = False,
+) -> LoRA:
+    """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with mean coefficients that were stored once, for any pair of a base.
+
+    ``coefficients`` hold one number a side for each layer, or one for each column (`lorarar study table`
+    makes both); layers that the pair does not share are passed over. The rest as in `ziplora`.
+
+    Raises:
+        LoRAError: the pair shares no layer with the table, or one has another number of columns.
+    """
+    content, style = alike(content, style)
+    shared = set(matching(content, style))
+    found = {
+        layer: (_spread(m_c, content[layer]), _spread(m_s, style[layer]))
+        for layer, (m_c, m_s) in coefficients.items()
+        if layer in shared
+    }
+    if not found:
+        raise LoRAError(
+            "the LoRAs share no layer with the table; was it made for this base model? use method direct"
+        )
+    return ziplora(
+        content, style, found, rest=rest, content_weight=content_weight, style_weight=style_weight,
+        later=later,
+    )  # fmt: skip
+
+
+def _spread(m: Tensor, pair: Pair) -> Tensor:
+    """One coefficient for a whole layer as one for each of its columns."""
+    return m.expand(pair[1].shape[1]) if m.shape == (1,) else m
 
 
 def summary(coefficients: Gates) -> dict[str, list[float]]:

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from lorarar.lora import LoRA, LoRAError, LoRAWarning, is_vague
-from lorarar.merging.columns import direct, lorarar, ziplora
+from lorarar.merging.columns import direct, levels, lorarar, table, ziplora
 from lorarar.merging.nullspace import np_lora
 from lorarar.merging.pairs import Gates, Predictor, Progress, widened
 from lorarar.merging.prune import dare, dare_ties, ties
 from lorarar.merging.rank import compress
 
-METHODS = ("direct", "ties", "dare", "dare-ties", "lorarar", "ziplora", "np-lora")
+METHODS = ("direct", "levels", "ties", "dare", "dare-ties", "lorarar", "ziplora", "table", "np-lora")
 
 
 def merge(
@@ -29,6 +29,8 @@ def merge(
     coefficients: Gates | None = None,
     parts: Iterable[str] = ("query", "output"),
     rest: str = "average",
+    content_rest: float = 0.5,
+    style_rest: float = 0.5,
     density: float = 0.5,
     seed: int = 0,
     flavour: str = "delta",
@@ -41,7 +43,8 @@ def merge(
 ) -> LoRA:
     """Merge a content and a style LoRA by one of `METHODS`; each method's own function says what it does.
 
-    ``hypernetwork`` and ``parts`` belong to ``lorarar``, ``coefficients`` to ``ziplora``, ``rest`` to both;
+    ``hypernetwork`` belongs to ``lorarar``, ``coefficients`` to ``ziplora`` and ``table``, ``rest`` to these
+    three, ``parts`` to ``lorarar`` and ``levels``, ``content_rest`` and ``style_rest`` to ``levels``;
     ``density``, ``seed`` and ``flavour`` to ``ties``, ``dare`` and ``dare-ties``; ``mu`` and ``directions``
     to ``np-lora``. ``rank`` compresses the result (`compress`); ties and dare on ΔW go to it directly.
     ``dtype`` is the type that the result is to have: factors in halves come out in float32 for it, where they
@@ -69,16 +72,21 @@ def merge(
     if method == "direct":
         options = {}
         merged = direct(content, style, **weights, later=later)
+    elif method == "levels":
+        options = {"parts": parts, "content_rest": content_rest, "style_rest": style_rest}
+        merged = levels(content, style, **options, **weights, later=later)
     elif method == "lorarar":
         if hypernetwork is None:
             raise LoRAError("method lorarar needs a hypernetwork; give one, or use method direct")
         options = {"parts": parts, "rest": rest}
         merged = lorarar(content, style, hypernetwork, **options, **weights, later=later)
-    elif method == "ziplora":
+    elif method in ("ziplora", "table"):
         if coefficients is None:
-            raise LoRAError("method ziplora needs coefficients; optimise them first, or use method direct")
+            first = "optimise them" if method == "ziplora" else "make a table"
+            raise LoRAError(f"method {method} needs coefficients; {first} first, or use method direct")
         options = {"rest": rest}
-        merged = ziplora(content, style, coefficients, **options, **weights, later=later)
+        by_columns = ziplora if method == "ziplora" else table
+        merged = by_columns(content, style, coefficients, **options, **weights, later=later)
     elif method == "np-lora":
         options = {"mu": mu, "directions": directions}
         merged = np_lora(content, style, **options, **weights, progress=progress)

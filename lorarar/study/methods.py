@@ -62,8 +62,7 @@ def _by_hypernetwork(task: Task, **options: Any) -> LoRA:
     network = task.hypernetwork
     if network is None:
         raise ValueError("method lorarar needs a hypernetwork: make it with `lorarar train-hypernetwork`")
-    trained = {"parts": network.metadata.get("parts", "query,output").split(",")}
-    trained["rest"] = network.metadata.get("rest", "average")
+    trained = {"parts": network.parts, "rest": network.rest}
     return merge(task.content, task.style, "lorarar", hypernetwork=network, **{**trained, **options})
 
 
