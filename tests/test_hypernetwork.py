@@ -13,12 +13,13 @@ from tiny import tiny_pipeline
 
 import lorarar.train.hypernetwork
 from lorarar import Hypernetwork
-from lorarar.hypernet import PARTS, layers_of
+from lorarar.hypernet import PARTS, Invariants, layers_of, load_network
 from lorarar.lora import LoRA, delta_weight
+from lorarar.options import HypernetworkOptions
 from lorarar.scales import SCALES
 from lorarar.train import Trained, train_hypernetwork
 from lorarar.train.gates import updates
-from lorarar.train.hypernetwork import sample_pairs, schedule
+from lorarar.train.hypernetwork import fresh, sample_pairs, schedule
 from lorarar.train.objective import chosen, teach
 
 QUICK = {"pairs": 2, "steps": 4, "batch_size": 1, "draws": 2, "hidden": 8, "progress": False}
@@ -173,6 +174,65 @@ def test_the_file_says_how_it_was_trained(pipe, loras, tmp_path):
     assert not torch.equal(weights(other), weights(network))
 
 
+# The other network, and what helps training to converge
+
+
+def test_a_network_of_invariants_trains_resumes_and_says_so(pipe, loras, tmp_path):
+    options = {**QUICK, "steps": 20, "batch_size": 2, "pairs": 1, "reads": "invariants", "context": "moments"}
+    options |= {"parts": tuple(PARTS), "warmup": 2, "decay": 0.5}
+    whole, history = train_hypernetwork(pipe, *loras, **options)
+    assert isinstance(whole, Invariants) and (whole.context, whole.hidden) == ("moments", 8)
+    total = np.add(history["content"], history["style"])
+    assert total[-5:].mean() < 0.9 * total[:5].mean()
+
+    def kill(step, terms):
+        if step == 15:
+            raise KeyboardInterrupt
+
+    state = {"checkpoint": tmp_path / "state", "checkpoint_every": 10}
+    with pytest.raises(KeyboardInterrupt):
+        train_hypernetwork(pipe, *loras, **options, **state, callback=kill)
+    resumed, rest = train_hypernetwork(pipe, *loras, **options, **state, resume=True)
+    assert torch.equal(weights(resumed), weights(whole)) and rest == history
+    whole.save(tmp_path / "i.safetensors")
+    back = load_network(tmp_path / "i.safetensors")
+    assert back.parts == tuple(PARTS)
+    training = json.loads(back.metadata["lorarar_training"])
+    assert (training["reads"], training["context"], training["decay"]) == ("invariants", "moments", 0.5)
+
+
+def test_the_rate_rises_and_falls(pipe, loras):
+    """AdamW's first step is ±the rate: at the first of four steps of warming up, a quarter of it."""
+    options = {**QUICK, "steps": 1, "pairs": 1, "weight_decay": 0.0, "learning_rate": 1e-3}
+    start = weights(fresh(HypernetworkOptions(hidden=8), {64}))
+    for rate, want in (({}, 1e-3), ({"warmup": 4}, 2.5e-4), ({"decay": 1.0}, 1e-3)):
+        moved = (weights(train_hypernetwork(pipe, *loras, **options, **rate)[0]) - start).abs()
+        assert float(moved.max()) == pytest.approx(want, rel=1e-2)
+    both = [train_hypernetwork(pipe, *loras, **{**options, "steps": 2, "decay": d})[0] for d in (0.0, 1.0)]
+    assert not torch.equal(*map(weights, both)), "the last of two steps is half as long"
+
+
+def test_inputs_of_rms_one_are_in_the_weights_that_are_saved(pipe, loras):
+    """With a rate of next to nothing the trained network is the fresh one, times what scales its inputs."""
+    options = {**QUICK, "unit_inputs": True, "learning_rate": 1e-12, "weight_decay": 0.0, "pairs": 4}
+    network, history = train_hypernetwork(pipe, *loras, **options)
+    start = fresh(HypernetworkOptions(hidden=8), {64})
+    entries = torch.cat(
+        [
+            delta_weight([x.double() for x in side.lora[layer]]).flatten()
+            for group in loras
+            for side in group
+            for layer in layers_of(side.lora, ("query", "output"))
+        ]
+    )
+    factor = network.inputs["64"].weight / start.inputs["64"].weight
+    want = 1 / float(entries.square().mean().sqrt())
+    torch.testing.assert_close(factor, torch.full_like(factor, want), rtol=1e-4, atol=0)
+    torch.testing.assert_close(network.output.weight, start.output.weight)
+    plain = train_hypernetwork(pipe, *loras, **{**options, "unit_inputs": False})[1]
+    assert history["similarity"] != plain["similarity"], "it is trained on what it will be merged by"
+
+
 def test_scales_are_arguments(pipe, loras):
     scale = SCALES["smoke"]
     network, history = train_hypernetwork(
@@ -219,6 +279,17 @@ def test_the_papers_schedule_and_the_mixed_one():
         ({"order": "sorted"}, "unknown order 'sorted'"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative"),
         ({"hidden": 0}, "hidden must be"),
+        ({"decay": 2.0}, "decay must lie between 0 and 1"),
+        ({"reads": "entries"}, "unknown reads 'entries': choose one of columns, invariants"),
+        ({"context": "moments"}, "context is not for a network that reads columns"),
+        (
+            {"reads": "invariants", "unit_inputs": True},
+            "unit_inputs is not for a network that reads invariants",
+        ),
+        (
+            {"reads": "invariants", "context": "attention", "hidden": 6},
+            "hidden 6: attention needs a multiple of 4",
+        ),
         ({"learning_rate": 1e30}, "training diverged"),
         ({"checkpoint": "absent/run.checkpoint"}, "its folder does not exist"),
     ],

@@ -428,7 +428,7 @@ def test_other_base_models_are_refused(method):
 @pytest.mark.parametrize(
     "options, what",
     [
-        ({"method": "average"}, "expected one of direct, ties"),
+        ({"method": "average"}, "expected one of direct, levels, ties"),
         ({"method": "lorarar"}, "needs a hypernetwork"),
         ({"method": "ziplora"}, "needs coefficients"),
         ({"method": "ziplora", "coefficients": {}, "rest": "mean"}, "expected one of average, sum"),

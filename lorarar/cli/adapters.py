@@ -13,12 +13,26 @@ def add_info(commands: Commands) -> None:
     parser = command(
         commands,
         "info",
-        "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block.",
-        "lorarar info cat.safetensors",
+        "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block; or what a "
+        "hypernetwork goes by.",
+        "lorarar info cat.safetensors\n"
+        "  lorarar info hypernet.pth --contents cat.safetensors dog.safetensors --styles oil.safetensors",
     )
     parser.add_argument(
-        "file", metavar="FILE", type=Path, help="a .safetensors file of any dialect, or a folder of peft's"
+        "file",
+        metavar="FILE",
+        type=Path,
+        help="a .safetensors file of any dialect, a folder of peft's, or a hypernetwork: ours or a .pth",
     )
+    for side in ("contents", "styles"):
+        parser.add_argument(
+            f"--{side}",
+            nargs="+",
+            metavar="LORA",
+            type=Path,
+            default=[],
+            help="for a hypernetwork: LoRAs, to see what its answers to their pairs vary with",
+        )
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -28,10 +42,33 @@ def add_info(commands: Commands) -> None:
 def _info(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from lorarar.hypernet import is_network
     from lorarar.lora import describe, load_lora, report
 
+    if is_network(options.file):
+        _info_of_network(options)
+        return
+    if options.contents or options.styles:
+        raise ValueError(f"{options.file}: is no hypernetwork; leave out --contents and --styles")
     lora = load_lora(options.file, convert=options.convert)
     facts = describe(lora, lambda work: tqdm(work, desc="info", unit="layer", delay=2, disable=options.quiet))
+    if options.json:
+        print(json.dumps({"file": str(options.file), **facts}, indent=2))
+        return
+    print(f"{'file':15} {options.file}\n{report(facts)}")
+
+
+def _info_of_network(options: argparse.Namespace) -> None:
+    from lorarar.hypernet import load_network
+    from lorarar.lora import load_lora
+    from lorarar.study.sight import described, report
+
+    network = load_network(options.file)
+    sides = [
+        [load_lora(path, convert=options.convert) for path in paths]
+        for paths in (options.contents, options.styles)
+    ]
+    facts = described(network, *sides)
     if options.json:
         print(json.dumps({"file": str(options.file), **facts}, indent=2))
         return
