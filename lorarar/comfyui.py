@@ -86,7 +86,7 @@ class MergeLoRAs:
             from lorarar.hypernet import load_network
 
             network = load_network(folder_paths.get_full_path_or_raise(FOLDER, hypernetwork))
-            options = {"hypernetwork": network, "rest": network.rest, "parts": network.parts}
+            options = {"hypernetwork": network, **network.merge_options}
         if method in ("ziplora", "table") and coefficients != NONE:
             gates = load_coefficients(folder_paths.get_full_path_or_raise(FOLDER, coefficients))
             options = {"coefficients": gates}

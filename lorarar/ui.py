@@ -55,7 +55,7 @@ def _needed(hypernetwork: str | None, coefficients: str | None) -> dict[str, Any
         from lorarar.hypernet import load_network
 
         network = load_network(hypernetwork)
-        options = {"hypernetwork": network, "rest": network.rest, "parts": network.parts}
+        options = {"hypernetwork": network, **network.merge_options}
     if coefficients:
         from lorarar.lora import load_coefficients
 

@@ -300,6 +300,7 @@ def test_a_control_refuses_what_a_page_cannot_hold():
         Control(shade, {"red": [0, 100], "side": ["left"]}, alt="red", start={"red": 3})
 
 
+@pytest.mark.slow
 def test_the_control_of_chapter_5_optimises_and_draws():
     """Steps of ZipLoRA are set from code; picture and words follow; the start is the plain sum."""
     from lorarar.bookkit.chapters import ch05_ziplora as ch05

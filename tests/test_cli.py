@@ -407,6 +407,7 @@ def process(*arguments, code="import sys; from lorarar.cli import main; sys.exit
     )
 
 
+@pytest.mark.slow
 def test_interrupting_leaves_nothing_and_exits_130(pair, tmp_path):
     slow = (
         "import signal, sys, threading, time, lorarar.lora.write as l, lorarar.cli\n"
@@ -436,6 +437,7 @@ def test_interrupting_leaves_nothing_and_exits_130(pair, tmp_path):
         assert sorted(p.name for p in tmp_path.iterdir()) == ["cat.safetensors", "oil.safetensors"]
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy_and_merge_no_diffusers(pair, tmp_path):
     watch = (
         "import sys, atexit\n"
@@ -450,6 +452,7 @@ def test_help_imports_nothing_heavy_and_merge_no_diffusers(pair, tmp_path):
         assert done.returncode == 0 and set(done.stderr.split()) <= {"torch", "numpy"}
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_and_a_full_disk_are_no_tracebacks(pair):
     read, written = os.pipe()
     os.close(read)

@@ -117,6 +117,7 @@ def test_a_killed_run_resumes_to_the_same_bits(pipe, loras, tmp_path, order):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_all_fifteen_sets_of_parts_train(pipe, loras):
     sets = [s for n in range(1, 5) for s in itertools.combinations(PARTS, n)]
     assert len(sets) == 15

@@ -471,7 +471,7 @@ def test_served_judge_speaks_openais_format(server):
 
 def test_served_judge_tries_again_when_a_server_is_busy(server):
     server.fail = lambda number: (503, "busy") if number in (1, 3) else None
-    ask = served_judge(server.url, "m", parallel=1)
+    ask = served_judge(server.url, model="m", parallel=1)
     assert ask(QUESTIONS[:3]) == ["Yes", "No.", "Yes"]
     assert len(server.requests) == 5
 
@@ -493,7 +493,7 @@ def test_served_judge_tries_again_when_a_server_is_busy(server):
 def test_a_server_that_fails_is_told_in_one_line(server, failure, message, requests):
     server.fail = lambda number: failure
     with pytest.raises(ValueError, match=message) as caught:
-        served_judge(server.url, "m", key="secret", tries=3)(QUESTIONS[:1])
+        served_judge(server.url, model="m", key="secret", tries=3)(QUESTIONS[:1])
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"judge {server.url}/chat/completions: ")
     assert "secret" not in str(caught.value)
@@ -506,7 +506,7 @@ def test_a_server_without_models_or_that_is_slow_or_gone(server):
         served_judge(server.url)(QUESTIONS[:1])
     server.fail, server.slow = lambda number: None, 0.6
     with pytest.raises(ValueError, match=r"no answer within 0\.1 s \(2 tries\)$"):
-        served_judge(server.url, "m", timeout=0.1, tries=2)(QUESTIONS[:1])
+        served_judge(server.url, model="m", timeout=0.1, tries=2)(QUESTIONS[:1])
     with pytest.raises(ValueError, match=r"judge http://127\.0\.0\.1:9/v1/models: .*refused"):
         served_judge("http://127.0.0.1:9/v1", tries=1)(QUESTIONS[:1])
 

@@ -345,11 +345,12 @@ def test_a_group_differs_in_one_thing_at_a_time(monkeypatch):
 # --- the cache
 
 
-def test_a_dataset_is_its_groups_in_order(tmp_path):
-    images, captions, truths = world.dataset(52, 14, cache=tmp_path, workers=1)  # more than one chunk
-    assert images.shape == (52 * 6, SIZE, SIZE, 3)
-    assert truths.shape == (52 * 6, 4)
-    for index in (0, 49, 50, 51):
+def test_a_dataset_is_its_groups_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(world, "CHUNK", 3)  # more than one
+    images, captions, truths = world.dataset(5, 14, cache=tmp_path, workers=1)
+    assert images.shape == (5 * 6, SIZE, SIZE, 3)
+    assert truths.shape == (5 * 6, 4)
+    for index in (0, 2, 3, 4):
         at = slice(index * 6, index * 6 + 6)
         group = world.draw_group(14, index)
         np.testing.assert_array_equal(images[at], group[0])

@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorarar.cli.options import add_options, given, group_of
+from lorarar.options import METHODS, MergeOptions
 from lorarar.parser import Commands, command
 
 
@@ -93,12 +95,9 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
     parser.add_argument(
         "--method",
-        choices=("lorarar", "direct", "levels", "ties", "dare", "dare-ties", "ziplora", "table", "np-lora"),
+        choices=METHODS,
         help="default: lorarar with --hypernetwork, ziplora with --coefficients, else direct",
     )
-    parser.add_argument("--content-weight", type=float, default=1.0, metavar="W", help="default: 1")
-    parser.add_argument("--style-weight", type=float, default=1.0, metavar="W", help="default: 1")
-    parser.add_argument("--rank", type=int, metavar="R", help="compress to this rank; default: sum of both")
     parser.add_argument(
         "--format",
         choices=("diffusers", "kohya", "old-diffusers"),
@@ -108,53 +107,16 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument("--json", action="store_true", help="print the result's facts as JSON")
-    by_columns = parser.add_argument_group("lorarar, levels, ziplora and table")
-    by_columns.add_argument(
-        "--hypernetwork",
-        type=Path,
-        metavar="FILE",
-        help="lorarar: the trained network, of columns or of invariants",
+    group_of(parser, ["lorarar"]).add_argument(
+        "--hypernetwork", type=Path, metavar="FILE", help="the trained network, of columns or of invariants"
     )
-    by_columns.add_argument(
+    group_of(parser, ["ziplora", "table"]).add_argument(
         "--coefficients",
         type=Path,
         metavar="FILE",
         help="ziplora: optimised for the two; table: mean ones (`lorarar study table`)",
     )
-    by_columns.add_argument(
-        "--parts",
-        help="lorarar: layers that get coefficients, of query,key,value,output; default: those the "
-        "hypernetwork was trained for, else query,output; levels: layers that get the weights",
-    )
-    by_columns.add_argument(
-        "--rest",
-        choices=("average", "sum"),
-        help="the layers without coefficients: averaged (the paper) or summed (its released code); default: "
-        "as the hypernetwork was trained, else averaged",
-    )
-    for side in ("content", "style"):
-        by_columns.add_argument(
-            f"--{side}-rest",
-            type=float,
-            default=0.5,
-            metavar="W",
-            help="levels: of all other layers; default: 0.5",
-        )
-    by_entries = parser.add_argument_group("ties, dare and dare-ties")
-    by_entries.add_argument(
-        "--density", type=float, default=0.5, metavar="D", help="share kept; default: 0.5"
-    )
-    by_entries.add_argument("--seed", type=int, default=0, help="of dare's random choice; default: 0")
-    by_entries.add_argument(
-        "--flavour",
-        choices=("delta", "factors"),
-        default="delta",
-        help="work on the updates (default) or on their factors, as peft does and the paper's comparison did",
-    )
-    by_projection = parser.add_argument_group("np-lora")
-    by_projection.add_argument(
-        "--mu", type=float, default=0.5, help="softness of the projection; default: 0.5"
-    )
+    add_options(parser, MergeOptions)
     parser.set_defaults(run=_merge)
 
 
@@ -164,12 +126,12 @@ def _merge(options: argparse.Namespace) -> None:
         "lorarar" if options.hypernetwork else "ziplora" if options.coefficients else "direct"
     )
     for name, needs in (("hypernetwork", ["lorarar"]), ("coefficients", ["ziplora", "table"])):
-        given = getattr(options, name) is not None
-        if given != (method in needs):
-            raise ValueError(
-                f"--{name} FILE goes with --method {' or '.join(needs)}"
-                + (f", not {method}" if given else "")
-            )
+        has = getattr(options, name) is not None
+        if has != (method in needs):
+            instead = f", not {method}" if has else ""
+            raise ValueError(f"--{name} FILE goes with --method {' or '.join(needs)}{instead}")
+    settings = given(options, MergeOptions)
+    MergeOptions.of(**settings)  # what is cheap to check is checked before anything is loaded
 
     import torch
     from tqdm import tqdm
@@ -181,31 +143,20 @@ def _merge(options: argparse.Namespace) -> None:
     content = load_lora(options.content, convert=options.convert)
     style = load_lora(options.style, convert=options.convert)
     hypernetwork = coefficients = None
-    parts, rest = ("query", "output"), "average"
     if options.hypernetwork:
         from lorarar.hypernet import load_network
 
         hypernetwork = load_network(options.hypernetwork)
-        parts, rest = hypernetwork.parts, hypernetwork.rest
+        settings = hypernetwork.merge_options | settings
     if options.coefficients:
         coefficients = load_coefficients(options.coefficients)
     merged = merge(
         content,
         style,
         method,
-        content_weight=options.content_weight,
-        style_weight=options.style_weight,
+        MergeOptions.of(**settings),
         hypernetwork=hypernetwork,
         coefficients=coefficients,
-        parts=options.parts.split(",") if options.parts is not None else parts,
-        rest=options.rest or rest,
-        content_rest=options.content_rest,
-        style_rest=options.style_rest,
-        density=options.density,
-        seed=options.seed,
-        flavour=options.flavour,
-        mu=options.mu,
-        rank=options.rank,
         dtype=dtype,
         later=True,
         progress=lambda work: tqdm(work, desc=method, unit="layer", delay=2, disable=options.quiet),

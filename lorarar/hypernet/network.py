@@ -4,7 +4,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import safetensors.torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from lorarar.atomic import atomic
 from lorarar.hypernet.files import read_state
 from lorarar.lora import LoRA, LoRAError
 from lorarar.merging import layers_of, matching
+from lorarar.options import MergeOptions
 
 State = Mapping[str, Tensor]
 
@@ -32,13 +33,19 @@ class Network(nn.Module):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of attention that it was trained to predict; query and output where nothing is said."""
-        return tuple(self.metadata.get("parts", "query,output").split(","))
+        """The parts of attention that it was trained to predict; else what a merge takes by itself."""
+        parts = self.metadata.get("parts")
+        return tuple(parts.split(",") if parts else MergeOptions().parts)
 
     @property
     def rest(self) -> str:
         """What the other layers had while it was trained, one of `lorarar.options.RESTS`."""
-        return self.metadata.get("rest", "average")
+        return self.metadata.get("rest", MergeOptions().rest)
+
+    @property
+    def merge_options(self) -> dict[str, Any]:
+        """The options of `lorarar.merging.merge` that it was trained for, ``parts`` and ``rest``."""
+        return {"parts": self.parts, "rest": self.rest}
 
     @property
     def size(self) -> int:

@@ -1,11 +1,11 @@
 """Methods that weigh columns: the plain sum, two levels, ZipLoRA's coefficients, LoRA.rar's, a table's."""
 
 import json
-import math
 import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import accumulate, repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from lorarar.merging.pairs import (
     Gates,
     Predictor,
     batches,
+    checked,
     fitted_to,
     heritage,
     in_order_of,
@@ -25,13 +26,11 @@ from lorarar.merging.pairs import (
     working_dtype,
 )
 from lorarar.merging.parts import layers_of
-from lorarar.options import RESTS
+from lorarar.options import MergeOptions
 
 # The C library gives freed memory back to the system, which takes its time to hand it out again, unless a
 # block as large as this was freed before (glibc's dynamic threshold, 32 MB at most; elsewhere no effect).
 torch.empty(31 << 20, dtype=torch.uint8)
-
-FLAVOURS = ("delta", "factors")
 
 
 def _block(size: int, device: torch.device) -> Tensor:
@@ -50,20 +49,20 @@ def _gated(
     style: LoRA,
     gates: Gates,
     rest: tuple[float, float],
-    weights: tuple[float, float],
+    o: MergeOptions,
     later: bool,
 ) -> LoRA:
-    """The concatenation along the rank of ``content`` and ``style``, which are spelled alike.
+    """The concatenation along the rank, columns weighed by ``gates`` and the two weights where given.
 
-    A column is weighed by its side's gate times its side's weight; a shared layer without gates by ``rest``,
-    and a layer of one side only by that side's weight.
+    A shared layer without gates is weighed by ``rest``, a layer of one side only by that side's weight.
     """
+    content, style = alike(content, style)
     shared = matching(content, style)
-    sides = (content, style)
+    sides = ((content, o.content_weight), (style, o.style_weight))
     device = next(iter(content.values()))[0].device
 
     def outline(layer: str) -> Pair:
-        pairs = [side[layer] for side in sides if layer in side]
+        pairs = [side[layer] for side, _ in sides if layer in side]
         (up, down), rank = pairs[0], sum(len(down) for _, down in pairs)
         dtype = torch.promote_types(down.dtype, pairs[-1][1].dtype)
         up = torch.empty((len(up), rank, *up.shape[2:]), dtype=dtype, device="meta")
@@ -81,7 +80,7 @@ def _gated(
             for part, like in zip(room.split(sizes), likes, strict=True)
         )
         at = 0
-        for which, side in enumerate(sides):
+        for which, (side, weight) in enumerate(sides):
             factors = [side[layer][0] for layer in names]
             down = torch.stack([side[layer][1] for layer in names])
             rank = down.shape[1]
@@ -90,7 +89,7 @@ def _gated(
             scale: Tensor | float = rest[which]
             if names[0] in gates:
                 m = torch.stack([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
-                scale = m.to(down.device, working_dtype(down.dtype)) * weights[which]
+                scale = m.to(down.device, working_dtype(down.dtype)) * weight
             if names[0] in gates or scale != 1:
                 down = down.to(working_dtype(down.dtype)).mul_(scale)
             up, down = fitted_to(up, down, ups.dtype, names[0])
@@ -106,7 +105,7 @@ def _gated(
     ]
 
     def make(rooms: Iterable[Tensor | None] = repeat(None)) -> Iterator[tuple[str, Pair]]:
-        yield from one_sided(content, style, *weights).items()
+        yield from one_sided(content, style, o.content_weight, o.style_weight).items()
         for pairs in parallel(work, list(zip(todo, rooms, strict=False)), device):
             yield from pairs
 
@@ -127,77 +126,69 @@ def _gated(
 def direct(
     content: LoRA,
     style: LoRA,
+    options: MergeOptions | None = None,
     *,
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     later: bool = False,
+    **changes: Any,
 ) -> LoRA:
     """The weighted sum w_c·ΔW_c + w_s·ΔW_s, exact, of rank r_c + r_s; linear layers and convolutions alike.
 
     A layer that only one adapter has is kept with that adapter's weight. With ``later`` the factors are
-    computed when the result is saved (`Outline`).
+    computed when the result is saved (`Outline`). Of the options it looks at the two weights.
     """
-    weights = content_weight, style_weight
-    return _gated(*alike(content, style), {}, weights, weights, later)
+    o = checked(options, changes)
+    return _gated(content, style, {}, (o.content_weight, o.style_weight), o, later)
 
 
 def levels(
     content: LoRA,
     style: LoRA,
+    options: MergeOptions | None = None,
     *,
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
-    content_rest: float = 0.5,
-    style_rest: float = 0.5,
-    parts: Iterable[str] = ("query", "output"),
     later: bool = False,
+    **changes: Any,
 ) -> LoRA:
     """Two constants a side: the weights for ``parts`` of the UNet's attention, the rests for other layers.
 
-    What LoRA.rar amounts to when its network answers the same to every column; with weights of one half the
+    What LoRA.rar amounts to when its network answers the same to every column; with all four one half, the
     plain average. Exact, of rank r_c + r_s. A layer that only one adapter has is kept with that adapter's
     weight. ``later`` as in `direct`.
 
     Raises:
-        LoRAError: the adapters share no attention layer of ``parts``, or a level is not finite.
+        LoRAError: an option is out of range, or the adapters share no attention layer of ``parts``.
     """
-    for name, level in (("content_rest", content_rest), ("style_rest", style_rest)):
-        if not math.isfinite(level):
-            raise LoRAError(f"{name} {level}: expected a finite number")
+    o = checked(options, changes)
     content, style = alike(content, style)
-    parts = tuple(parts)
-    gated = layers_of(matching(content, style), parts)
+    gated = layers_of(matching(content, style), o.parts)
     if not gated:
         raise LoRAError(
-            f"the LoRAs share no attention layer of a UNet in these parts ({', '.join(parts)}), which method "
-            "levels weighs apart; use method direct"
+            f"the LoRAs share no attention layer of a UNet in these parts ({', '.join(o.parts)}), which "
+            "method levels weighs apart; use method direct"
         )
     ones = {layer: (torch.ones(content[layer][1].shape[1]),) * 2 for layer in gated}
-    rests, weights = (content_rest, style_rest), (content_weight, style_weight)
-    return _gated(content, style, ones, rests, weights, later)
+    return _gated(content, style, ones, (o.content_rest, o.style_rest), o, later)
 
 
 def ziplora(
     content: LoRA,
     style: LoRA,
     coefficients: Gates,
+    options: MergeOptions | None = None,
     *,
-    rest: str = "average",
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     later: bool = False,
+    **changes: Any,
 ) -> LoRA:
     """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with given coefficients (ZipLoRA, arXiv 2311.13600, eq. 3); exact.
 
-    Shared layers without coefficients (text encoders among them) are averaged, (ΔW_c + ΔW_s) / 2, or with
-    ``rest="sum"`` added; a layer that only one adapter has is kept. The weights multiply all of it. ``later``
-    as in `direct`.
+    Shared layers without coefficients (text encoders among them) are averaged, (ΔW_c + ΔW_s) / 2, or with the
+    option ``rest="sum"`` added; a layer that only one adapter has is kept. The weights multiply all of it.
+    ``later`` as in `direct`.
 
     Raises:
-        LoRAError: coefficients for a layer that is not in both adapters or has another number of columns.
+        LoRAError: an option is out of range, or coefficients are for a layer that is not in both adapters or
+            has another number of columns.
     """
-    if rest not in RESTS:
-        raise LoRAError(f"rest {rest!r}: expected one of {', '.join(RESTS)}")
+    o = checked(options, changes)
     content, style = alike(content, style)
     shared = set(matching(content, style))
     for layer, (m_c, m_s) in coefficients.items():
@@ -211,10 +202,9 @@ def ziplora(
                 f"layer {layer}: {tuple(m_c.shape)} and {tuple(m_s.shape)} coefficients, expected "
                 f"({down.shape[1]},) for each side; were they made for this base model?"
             )
-    weights, share = (content_weight, style_weight), 0.5 if rest == "average" else 1.0
-    merged = _gated(
-        content, style, coefficients, (content_weight * share, style_weight * share), weights, later
-    )
+    share = 0.5 if o.rest == "average" else 1.0
+    rest = share * o.content_weight, share * o.style_weight
+    merged = _gated(content, style, coefficients, rest, o, later)
     merged.metadata["lorarar_coefficients"] = json.dumps(summary(coefficients))
     return merged
 
@@ -223,40 +213,36 @@ def lorarar(
     content: LoRA,
     style: LoRA,
     hypernetwork: Predictor,
+    options: MergeOptions | None = None,
     *,
-    parts: Iterable[str] = ("query", "output"),
-    rest: str = "average",
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     later: bool = False,
+    **changes: Any,
 ) -> LoRA:
     """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with coefficients from the hypernetwork (LoRA.rar, arXiv 2412.05148).
 
-    ``parts`` of the UNet's attention get coefficients; every other shared layer is averaged as in the paper
-    or, with ``rest="sum"``, added as in the authors' released code. A layer of one adapter only is kept.
-    ``later`` as in `direct`; the coefficients are computed at once.
+    The option ``parts`` names what of the UNet's attention gets coefficients; every other shared layer is
+    averaged as in the paper or, with ``rest="sum"``, added as in the authors' released code. A layer of one
+    adapter only is kept. ``later`` as in `direct`; the coefficients are computed at once.
 
     Raises:
-        LoRAError: no layer that the hypernetwork can work on, or one with a column length it does not know.
+        LoRAError: an option is out of range, or there is no layer that the hypernetwork can work on, or one
+            with a column length it does not know.
     """
+    o = checked(options, changes)
     content, style = alike(content, style)
     with torch.no_grad():
-        coefficients = hypernetwork.coefficients(content, style, parts=parts)
-    return ziplora(
-        content, style, coefficients, rest=rest, content_weight=content_weight, style_weight=style_weight,
-        later=later,
-    )  # fmt: skip
+        coefficients = hypernetwork.coefficients(content, style, parts=o.parts)
+    return ziplora(content, style, coefficients, o, later=later)
 
 
 def table(
     content: LoRA,
     style: LoRA,
     coefficients: Gates,
+    options: MergeOptions | None = None,
     *,
-    rest: str = "average",
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     later: bool = False,
+    **changes: Any,
 ) -> LoRA:
     """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with mean coefficients that were stored once, for any pair of a base.
 
@@ -264,7 +250,8 @@ def table(
     makes both); layers that the pair does not share are passed over. The rest as in `ziplora`.
 
     Raises:
-        LoRAError: the pair shares no layer with the table, or one has another number of columns.
+        LoRAError: an option is out of range, or the pair shares no layer with the table or has another
+            number of columns in one.
     """
     content, style = alike(content, style)
     shared = set(matching(content, style))
@@ -277,10 +264,7 @@ def table(
         raise LoRAError(
             "the LoRAs share no layer with the table; was it made for this base model? use method direct"
         )
-    return ziplora(
-        content, style, found, rest=rest, content_weight=content_weight, style_weight=style_weight,
-        later=later,
-    )  # fmt: skip
+    return ziplora(content, style, found, options, later=later, **changes)
 
 
 def _spread(m: Tensor, pair: Pair) -> Tensor:

@@ -14,7 +14,7 @@ from lorarar.parser import EXIT_STATUSES, Parser
 from lorarar.scales import data_folder, find_scale
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
-from lorarar.study import ladder
+from lorarar.study import ladder, people
 from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
 from lorarar.study.judges import examined
@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "times":
             step.add_argument("--repeat", type=int, default=5, help="default: %(default)s")
             step.add_argument("--slow-pairs", type=int, default=1, metavar="N", help="default: %(default)s")
+    people.add_steps(steps)
     return parser
 
 
@@ -137,6 +138,9 @@ def _run(options: argparse.Namespace) -> None:
         if not options.quiet:
             print(text)
 
+    if options.step in people.RUN:
+        options.people(options, say)
+        return
     if options.step == "judges":
         say(_record_judges(options))
         return
