@@ -12,9 +12,9 @@ from test_objective import CONTENT, PICTURES, STYLE, adapter, answer64, dense_me
 from tiny import tiny_pipeline
 
 import lorarar.train.hypernetwork
-from lorarar import Hypernetwork
+from lorarar import Hypernetwork, merge
 from lorarar.hypernet import PARTS, Invariants, layers_of, load_network
-from lorarar.lora import LoRA, delta_weight
+from lorarar.lora import LoRA, LoRAError, delta_weight
 from lorarar.options import HypernetworkOptions
 from lorarar.scales import SCALES
 from lorarar.train import Trained, train_hypernetwork
@@ -178,10 +178,17 @@ def test_the_file_says_how_it_was_trained(pipe, loras, tmp_path):
 # The other network, and what helps training to converge
 
 
-def test_a_network_of_invariants_trains_resumes_and_says_so(pipe, loras, tmp_path):
-    options = {**QUICK, "steps": 20, "batch_size": 2, "pairs": 1, "reads": "invariants", "context": "moments"}
-    options |= {"parts": tuple(PARTS), "warmup": 2, "decay": 0.5}
-    whole, history = train_hypernetwork(pipe, *loras, **options)
+READER = {**QUICK, "steps": 20, "batch_size": 2, "pairs": 1, "reads": "invariants", "context": "moments"}
+READER |= {"parts": tuple(PARTS), "warmup": 2, "decay": 0.5}
+
+
+@pytest.fixture(scope="module")
+def reader(pipe, loras):
+    return train_hypernetwork(pipe, *loras, **READER)
+
+
+def test_a_network_of_invariants_trains_resumes_and_says_so(pipe, loras, reader, tmp_path):
+    options, (whole, history) = READER, reader
     assert isinstance(whole, Invariants) and (whole.context, whole.hidden) == ("moments", 8)
     total = np.add(history["content"], history["style"])
     assert total[-5:].mean() < 0.9 * total[:5].mean()
@@ -200,6 +207,45 @@ def test_a_network_of_invariants_trains_resumes_and_says_so(pipe, loras, tmp_pat
     assert back.parts == tuple(PARTS)
     training = json.loads(back.metadata["lorarar_training"])
     assert (training["reads"], training["context"], training["decay"]) == ("invariants", "moments", 0.5)
+
+
+BASES = {  # places of attention, widths there, inputs from text: in the real ones' proportions
+    "SD 1.5": (("down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.3"), (40, 80, 160, 40), 96),
+    "KOALA": (("down_blocks.1", "down_blocks.2", "up_blocks.0", "up_blocks.1"), (80, 160, 160, 80), 256),
+}
+
+
+def of_base(base, seed, rank, size):
+    """A LoRA with the layers of a base, its entries of some size."""
+    draw, lora = torch.Generator().manual_seed(seed), LoRA({})
+    for spot, width in zip(*BASES[base][:2], strict=True):
+        for a, module in itertools.product((1, 2), PARTS.values()):
+            inputs = BASES[base][2] if a == 2 and module in ("to_k", "to_v") else width
+            up, down = (torch.randn(shape, generator=draw) for shape in ((width, rank), (rank, inputs)))
+            lora[f"unet.{spot}.attentions.0.transformer_blocks.0.attn{a}.{module}"] = size * up, down
+    return lora
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_it_serves_other_bases_unchanged(loras, reader, base):
+    """Other places, column lengths, ranks and sizes than it was trained with: answers as it has at home."""
+    network, (contents, styles) = reader[0], loras
+    home = network.coefficients(contents[0].lora, styles[0].lora, PARTS)
+    content, style = of_base(base, 1, 16, 0.003), of_base(base, 2, 4, 0.01)
+    with pytest.raises(LoRAError, match="its columns have length"):
+        Hypernetwork([64]).coefficients(content, style)
+    found = network.coefficients(content, style, PARTS)
+    assert list(found) == layers_of(content, PARTS)
+    for side in (0, 1):
+        here, there = (torch.cat([pair[side] for pair in said.values()]) for said in (home, found))
+        assert bool(there.isfinite().all()) and 0 < float(there.mean()) < 1.5
+        assert here.min() - 0.5 < there.min() and there.max() < here.max() + 0.5
+    merged = merge(content, style, "lorarar", hypernetwork=network, **network.merge_options)
+    for layer, (m_c, m_s) in found.items():
+        c, s = (delta_weight(lora[layer]) for lora in (content, style))
+        torch.testing.assert_close(
+            delta_weight(merged[layer]), (c * m_c + s * m_s).detach(), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_the_rate_rises_and_falls(pipe, loras):
