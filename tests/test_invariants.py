@@ -179,6 +179,21 @@ def test_a_file_is_recognised_and_merges(tmp_path, context):
         )
 
 
+def test_what_is_no_network_is_not_taken_for_one(tmp_path):
+    from safetensors.torch import save_file
+
+    header = 0
+    for words in range(1, 80):  # a header's length comes first: one byte of it may be a pickle's
+        save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors", {"note": "x" * 8 * words})
+        header |= (tmp_path / "a.safetensors").read_bytes()[0] == 0x80
+        assert not is_network(tmp_path / "a.safetensors")
+    assert header
+    torch.save({"a": torch.ones(1)}, tmp_path / "b.safetensors")
+    torch.save({"a": torch.ones(1)}, tmp_path / "b.pth")
+    assert not is_network(tmp_path / "b.safetensors") and is_network(tmp_path / "b.pth")
+    assert not is_network(tmp_path / "absent") and not is_network(tmp_path)
+
+
 def test_each_kind_refuses_the_others_file(tmp_path):
     network().save(tmp_path / "i.safetensors")
     Hypernetwork([24], 4).save(tmp_path / "h.safetensors")

@@ -158,7 +158,7 @@ def add_train_hypernetwork(commands: Commands) -> None:
     parser = command(
         commands,
         "train-hypernetwork",
-        "Train the hypernetwork of LoRA.rar, or one that reads invariants, on pairs of content and style LoRAs: "
+        "Train the hypernetwork of LoRA.rar, or one of invariants, on pairs of content and style LoRAs: "
         "the zoo's, or your own.",
         "lorarar train-hypernetwork -o hypernet.safetensors\n"
         "  lorarar train-hypernetwork --reads invariants --hidden 48 --parts query,key,value,output"

@@ -73,7 +73,7 @@ def invariants(products: Tensor) -> Tensor:
     relative = (logs - layer).clamp(-_FAR, _FAR)
     ratio = (logs[..., 0] - logs[..., 1]).clamp(-_FAR, _FAR)
     between = (layer[..., 0] - layer[..., 1]).clamp(-_FAR, _FAR)
-    cosine = (products[..., 2] * torch.rsqrt(squares.prod(-1))).clamp(-1, 1)
+    cosine = (products[..., 2] * logs.sum(-1).neg().exp()).clamp(-1, 1)
     return torch.stack([cosine, *relative.unbind(-1), ratio, between, cosine * ratio], -1)
 
 

@@ -20,17 +20,19 @@ def load_network(path: str | os.PathLike[str]) -> Hypernetwork | Invariants:
 
 
 def is_network(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file claims to hold a network: by our metadata, or as a pickle, which no LoRA may be."""
+    """Say whether a file claims to hold a network: by our metadata, or as a pickle that says it is one.
+
+    No LoRA is read from a pickle; one that is called .safetensors is left to the reader of LoRAs to refuse.
+    """
     try:
         with Path(path).open("rb") as file:
-            head = file.read(4)
+            head = file.read(9)
     except (OSError, ValueError):
         return False
-    return (
-        head == b"PK\x03\x04"
-        or head[:1] == b"\x80"
-        or _format(path) in (Hypernetwork.FORMAT, Invariants.FORMAT)
-    )
+    if head[8:9] == b"{":  # safetensors, after eight bytes that may be anything
+        return _format(path) in (Hypernetwork.FORMAT, Invariants.FORMAT)
+    pickled = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
+    return pickled and Path(path).suffix.lower() != ".safetensors"
 
 
 def _format(path: str | os.PathLike[str]) -> str | None:

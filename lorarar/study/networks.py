@@ -143,10 +143,9 @@ def rivals(measure: Ruler, network: Network, pairs: Sequence[Pair]) -> dict[str,
     own = {pair: read(pair) for pair in pairs}
     layers = list(network.coefficients(*(measure.side(name).lora for name in pairs[0]), network.parts))
     table = co.layer_means(co.average([read(pair) for pair in training_pairs(network)]), layers)
-    others = {
-        pair: float(np.mean([measure.rho(pair, own[other]) for other in pairs if not set(other) & set(pair)]))
-        for pair in pairs
-    }
+    others = [
+        float(np.mean([measure.rho(pair, own[other]) for other in _strangers(pair, pairs)])) for pair in pairs
+    ]
     ways = {
         "own": own.get,
         "its layers' means": lambda pair: co.layer_means(own[pair], layers),
