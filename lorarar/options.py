@@ -262,7 +262,13 @@ class ZipLoraOptions(MergerRecipe):
     rest: str = option(
         "average", "layers without coefficients: the paper's text, or its released code", choices=RESTS
     )
+    parts: Sequence[str] = option(
+        ("query", "key", "value", "output"), "layers that get coefficients, of query,key,value,output"
+    )
     draws: int = option(64, "fixed noised images of either LoRA, from which each step takes some", least=1)
+    same_noise: bool = option(
+        False, "give both sides one noise and timestep, as LoRA.rar's released code does"
+    )
     seed: int = option(0, _SEED)
     gradient_checkpointing: bool = _CHECKPOINTING
 

@@ -146,13 +146,15 @@ def train_hypernetwork(
             keys = (0, pair[0]), (1, pair[1])
             for key in keys:
                 if key not in lessons:  # from the seed and the LoRA alone, whenever its turn comes
-                    own_seed = (o.seed * 2 + key[0]) * 1_000_003 + key[1]
+                    own_seed = o.seed if o.same_noise else (o.seed * 2 + key[0]) * 1_000_003 + key[1]
                     lessons[key] = teach(pipe, update, sides[key], count, own_seed)
             content, style = (loras[key] for key in keys)
             if pair not in gates:
                 gates.clear()
                 gates[pair] = Gated(content, style, layers[pair], rest=o.rest, **where)
-            samples = draw_samples([lessons[key] for key in keys], count, o.batch_size, generator)
+            samples = draw_samples(
+                [lessons[key] for key in keys], count, o.batch_size, generator, o.same_noise
+            )
             coefficients = network.coefficients(*(seen[key] for key in keys), parts)
             terms = merging_loss(unet, update, gates[pair], coefficients, *samples, o.measure)
             history[step] = torch.stack(terms).detach()
