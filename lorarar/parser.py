@@ -2,7 +2,9 @@
 
 import argparse
 import shlex
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +36,24 @@ def one_line(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory{text and f': {text}'}"
     return text or type(error).__name__
+
+
+def status_of(run: Callable[[], None], program: str) -> int:
+    """Run a program's step, and return its exit status: 0, 2 for bad input, said in one line, 130 if stopped.
+
+    Asked to stop, it ends as after Ctrl-C.
+    """
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run()
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
 
 
 def command(commands: Commands, name: str, summary: str, example: str) -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lorarar.study.answers import Study
 from lorarar.study.cells import cell_of, setting
-from lorarar.study.survey import draw
+from lorarar.study.questions import draw
 
 METHODS = ("lorarar", "ziplora")
 
@@ -95,6 +95,12 @@ class Visitor:
         self.connection.request(method, path, urllib.parse.urlencode(fields), headers)
         reply = self.connection.getresponse()
         return reply.status, reply.headers, reply.read()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
 
     def join(self):
         status, headers, _ = self.ask("POST", "/")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lorarar.bookkit import board as boards
+from lorarar.bookkit import sums
 from lorarar.bookkit.chapters import ch09_mars2 as ch09
 from lorarar.bookkit.chapters import ch10_scoreboard as ch10
 from lorarar.study import statistics
@@ -48,6 +49,6 @@ def test_a_comparison_is_settled_on_both_splits():
 
 
 def test_sums_and_methods_are_compared_on_the_same_images():
-    scores = ch10.shared_images("shoebox")
+    scores = sums.shared("shoebox", ["direct", "ziplora"])
     assert {grid.shape for grid in scores.values()} == {(3, 3)}
-    assert "plain sum" not in scores and "sum 1 and 1" in scores
+    assert (scores[sums.FULL] == scores["direct"]).all(), "one sum, one judge, two records"

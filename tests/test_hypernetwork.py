@@ -171,6 +171,8 @@ def test_the_file_says_how_it_was_trained(pipe, loras, tmp_path):
     training = json.loads(back.metadata["lorarar_training"])
     assert (training["steps"], training["pairs"], training["seed"]) == (4, 2, 3)
     assert training["measure"] == "cosine" and training["similarity"] == 0.01
+    named = {side.name for group in loras for side in group}
+    assert set(training["contents"]) | set(training["styles"]) <= named and training["contents"]
     other, _ = train_hypernetwork(pipe, *loras, **QUICK, seed=4, rest="sum", measure="cosine")
     assert not torch.equal(weights(other), weights(network))
 

@@ -131,7 +131,7 @@ def test_a_table_is_the_mean_of_files(tmp_path, capsys):
         save_coefficients(gates[-1], files[-1])
     for by in ("layer", "column"):
         out = tmp_path / f"{by}.safetensors"
-        assert main(["table", "--coefficients", *map(str, files), "--by", by, "-o", str(out)]) == 0
+        assert main(["means", "--coefficients", *map(str, files), "--by", by, "-o", str(out)]) == 0
         assert capsys.readouterr().out == f"{out}\n"
         for layer, pair in load_coefficients(out).items():
             for side, m in enumerate(pair):

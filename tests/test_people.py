@@ -15,6 +15,7 @@ from tornado.testing import AsyncHTTPTestCase
 
 from lorarar.cli import main
 from lorarar.study import people, power, preference, survey
+from lorarar.study import questions as drawing
 from lorarar.study.answers import Answer, NotKept, Study
 from lorarar.study.survey_page import application
 
@@ -23,13 +24,13 @@ from lorarar.study.survey_page import application
 
 def test_the_papers_form_asks_about_every_pair_in_both_scenarios(tmp_path):
     run = made_cells(tmp_path)
-    questions, pictures, left_out = survey.draw(run, "lorarar")
+    questions, pictures, left_out = drawing.draw(run, "lorarar")
     assert Counter(q.part for q in questions) == {"random": 25, "best": 25} and not left_out
     assert {(q.subject, q.style) for q in questions} == set(run.pairs)
     for q in questions:
         assert q.methods == METHODS and set(q.pictures) <= pictures.keys()
         assert q.part == "best" or q.seeds[0] == q.seeds[1]  # random: one noise for both methods
-    again, *_ = survey.draw(run, "lorarar")
+    again, *_ = drawing.draw(run, "lorarar")
     assert again == questions
 
 
@@ -42,7 +43,7 @@ def test_the_best_scenario_shows_right_images_and_leaves_out_pairs_without(tmp_p
         return [0, 0, 1, 0] if (method, pair) == ("lorarar", 5) else [0, 1, 1, 0]
 
     run = made_cells(tmp_path, right=right)
-    questions, _, left_out = survey.draw(run, "lorarar", scenarios=["best"])
+    questions, _, left_out = drawing.draw(run, "lorarar", scenarios=["best"])
     assert left_out == {"best": 1} and len(questions) == 24
     assert run.pairs[3] not in {(q.subject, q.style) for q in questions}
     assert all(q.right == (True, True) for q in questions)
@@ -53,7 +54,7 @@ def test_the_best_scenario_shows_right_images_and_leaves_out_pairs_without(tmp_p
 def test_ziploras_form_has_eight_questions_for_each_rival(tmp_path):
     methods = survey.FORMS["ziplora"].methods
     run = made_cells(tmp_path, methods, count=2)
-    questions, *_ = survey.draw(run, "ziplora")
+    questions, *_ = drawing.draw(run, "ziplora")
     assert [q.part for q in questions] == [rival for rival in methods[1:] for _ in range(8)]
     assert len(questions) == 40 and {q.methods[0] for q in questions} == {"ziplora"}
     own = survey.order("a token of sixteen", questions)
@@ -61,7 +62,7 @@ def test_ziploras_form_has_eight_questions_for_each_rival(tmp_path):
 
 
 def test_order_and_sides_are_the_participants_own(tmp_path):
-    questions, *_ = survey.draw(made_cells(tmp_path), "lorarar")
+    questions, *_ = drawing.draw(made_cells(tmp_path), "lorarar")
     orders = {token: survey.order(token, questions) for token in (f"token-{i}" for i in range(200))}
     assert all(sorted(q.id for q, _ in one) == list(range(50)) for one in orders.values())
     assert len({tuple(q.id for q, _ in one) for one in orders.values()}) == 200
@@ -256,7 +257,7 @@ class Page(AsyncHTTPTestCase):
         assert self.post(f"/p/{token}/1", "answer=left").code == 303
 
     def test_pictures_and_example(self):
-        for path in (f"/picture/{self.study.questions[0].pictures[2]}.png", "/example/3.png"):
+        for path in (f"/picture/{self.study.questions[0].pictures[2]}.png", "/picture/example-3.png"):
             reply = self.get(path)
             assert reply.code == 200 and reply.body[:4] == b"\x89PNG"
         for path, kind in (("/page.css", "text/css"), ("/page.js", "javascript")):
@@ -271,14 +272,19 @@ def test_fifty_people_at_once_and_a_server_that_is_killed_again_and_again(tmp_pa
 
     def take_part(number):
         rng = np.random.default_rng(number)
-        token = eventually(lambda: Visitor(server.port).join(), 60)
+
+        def join():
+            with Visitor(server.port) as visitor:
+                return visitor.join()
+
+        token = eventually(join, 60)
         for place in range(1, 51):
             side = str(rng.choice(["left", "similar", "right"]))
 
             def send(place=place, side=side):
-                reply = Visitor(server.port).ask("POST", f"/p/{token}/{place}", answer=side)
+                with Visitor(server.port) as visitor:
+                    reply = visitor.ask("POST", f"/p/{token}/{place}", answer=side)
                 assert reply[0] == 303, reply
-                return reply
 
             eventually(send, 60)
             confirmed[token, place] = side

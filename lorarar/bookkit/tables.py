@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 from lorarar.bookkit.style import interval, name_of
 
 if TYPE_CHECKING:
-    from lorarar.judging import Verdicts
+    from lorarar.bookkit.board import Board
 
 
 def table(
@@ -59,23 +59,21 @@ def _writer(form: str) -> Callable[[object], str]:
     return write
 
 
-def scores(verdicts: Mapping[str, Verdicts], methods: Sequence[str]) -> Styler:
+def scores(board: Board, methods: Sequence[str]) -> Styler:
     """Return the table of methods: both right on average and at best, and either side alone.
 
     Args:
-        verdicts: {method: Verdicts}, as `lorarar.bookkit.records.experiment` has them.
+        board: the recorded experiment; the average's interval is over its subjects and styles.
         methods: which, in the order of the rows.
     """
-    from lorarar.study.tables import scoreboard
-
     rows = [
         {
             "Method": name_of(m),
-            "Both right": interval(row["average"]),
-            "Best case": row["best"].value,
-            "Subject": row["subject"].value,
-            "Style": row["style"].value,
+            "Both right": interval(board.share(m)),
+            "Best case": board.share(m, case="best").value,
+            "Subject": board.of(m, "subject").mean(),
+            "Style": board.of(m, "style").mean(),
         }
-        for m, row in scoreboard({m: verdicts[m] for m in methods}).items()
+        for m in methods
     ]
     return table(rows, ".0%")

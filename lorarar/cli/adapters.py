@@ -114,7 +114,7 @@ def add_merge(commands: Commands) -> None:
         "--coefficients",
         type=Path,
         metavar="FILE",
-        help="ziplora: optimised for the two; table: mean ones (`lorarar study table`)",
+        help="ziplora: optimised for the two; table: mean ones (`lorarar study means`)",
     )
     add_options(parser, MergeOptions)
     parser.set_defaults(run=_merge)

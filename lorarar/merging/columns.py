@@ -246,7 +246,7 @@ def table(
 ) -> LoRA:
     """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with mean coefficients that were stored once, for any pair of a base.
 
-    ``coefficients`` hold one number a side for each layer, or one for each column (`lorarar study table`
+    ``coefficients`` hold one number a side for each layer, or one for each column (`lorarar study means`
     makes both); layers that the pair does not share are passed over. The rest as in `ziplora`.
 
     Raises:

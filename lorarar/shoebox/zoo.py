@@ -118,6 +118,14 @@ def load(name: str, scale: str | Scale = "shoebox", variant: str = "") -> LoRA:
     return load_lora(path)
 
 
+def load_pair(subject: str, style: str, scale: str | Scale = "shoebox") -> tuple[LoRA, LoRA]:
+    """Read the LoRAs of a subject and of a style, in single precision."""
+    return tuple(
+        LoRA({k: (up.float(), down.float()) for k, (up, down) in lora.items()}, metadata=lora.metadata)
+        for lora in (load(subject, scale), load(style, scale))
+    )
+
+
 def class_of(name: str) -> str:
     """Return the class word of a subject."""
     return subjects.SUBJECTS[name].cls

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lorarar.judging import load_encoder
-from lorarar.parser import EXIT_STATUSES, Parser
+from lorarar.parser import EXIT_STATUSES, Parser, status_of
 from lorarar.scales import data_folder, find_scale
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
 from lorarar.study import ladder, people
-from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
+from lorarar.study.cells import COUNT, SPLITS, Setting, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
 from lorarar.study.judges import examined
 from lorarar.study.means import save_table, table_by, table_of
 from lorarar.study.methods import METHODS, find_method, make
 from lorarar.study.metrics import encoders, measured, table_a2
 from lorarar.study.networks import RECIPES, networks
-from lorarar.study.records import record, record_command, record_name
+from lorarar.study.records import deciding, make_tables, record, record_command, record_name
 from lorarar.study.tables import scoreboard
 from lorarar.study.times import times
 from lorarar.study.tuning import tuned
@@ -44,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         ("metrics", "measure CLIP-I, DINO and CLIP-T of the images, and record Table A2"),
         ("times", "measure how long each method takes to merge, and record it"),
         ("record", "write verdicts, tables and sheets into data/recorded"),
+        ("tables", "make a record's tables anew from its verdicts; nothing is drawn or judged"),
         ("judges", "let judges and metrics see drawings whose truth is known, and record that"),
         ("tune", "let a judge see LoRA.rar's images by several hypernetworks, and record that"),
         (
@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
             "measure the error of LoRA.rar's coefficients and of rivals that know less, and record it",
         ),
         ("networks", "train hypernetworks by recipes that differ in one thing, measure and record them"),
-        ("table", "write the mean of coefficients over pairs, for `lorarar merge --method table`"),
+        ("means", "write the mean of coefficients over pairs, for `lorarar merge --method table`"),
+        ("costs", "count what each part of the path costs, and record it"),
     ):
         step = steps.add_parser(name, help=text, description=text)
         step.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
             step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
-        if name in ("metrics", "times", "record", "judges", "tune", "ladder", "networks"):
+        if name in ("metrics", "times", "record", "tables", "judges", "tune", "ladder", "networks", "costs"):
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
             step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument("--steps", type=int, metavar="N", help="of all recipes but the shipped one")
             step.add_argument("--batch-size", type=int, metavar="N", help="likewise")
             step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/networks/SCALE")
-        if name == "table":
+        if name == "means":
             step.add_argument("-o", "--output", type=Path, metavar="FILE", required=True)
             step.add_argument("--by", choices=("layer", "column"), default="layer", help="default: layer")
             source = step.add_mutually_exclusive_group()
@@ -87,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
             source.add_argument(
                 "--coefficients", type=Path, metavar="FILE", nargs="+", help="or of files (`lorarar ziplora`)"
             )
-        if name in ("judges", "ladder", "networks", "table"):
+        if name == "tables":
+            step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
+        if name in ("tables", "judges", "ladder", "networks", "means"):
             continue
         step.add_argument("--loras", type=Path, metavar="DIR", help="the zoo; default: the scale's")
         if name == "tune":
@@ -103,11 +106,13 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/experiment/SCALE/SPLIT")
         if name == "make":
             step.add_argument("--methods", nargs="+", metavar="NAME", default=["ziplora", "joint"])
-        elif name != "tune":
+        elif name not in ("tune", "costs"):
             step.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
         if name == "images":
             step.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
-        if name in ("verdicts", "tune"):
+        if name == "costs":
+            step.set_defaults(methods=None)
+        if name in ("verdicts", "tune", "costs"):
             step.add_argument("--judge", default="mars2", help="mars2, mars2=PATH_OR_URL or critic")
         if name == "times":
             step.add_argument("--repeat", type=int, default=5, help="default: %(default)s")
@@ -119,18 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step and return the exit status: 0, 2 for bad input, said in one line, 130 if interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            _run(options)
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"lorarar study: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(lambda: _run(options), "lorarar study")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -150,10 +144,14 @@ def _run(options: argparse.Namespace) -> None:
     if options.step == "networks":
         say(_record_networks(options))
         return
-    if options.step == "table":
+    if options.step == "means":
         network = options.hypernetwork or hypernetwork_of(options.scale)
         found = table_of(options.coefficients) if options.coefficients else table_by(network, options.scale)
         say(save_table(found, options.output, options.by))
+        return
+    if options.step == "tables":
+        name = record_name(find_scale(options.scale), f"experiment_{options.split}")
+        say(make_tables(options.record or name))
         return
     common = {"device": options.device, "progress": not options.quiet, "seed": options.seed}
     run = setting(
@@ -179,10 +177,10 @@ def _run(options: argparse.Namespace) -> None:
         say(f"{run.out}: {len(cells)} cells of {run.count} images")
     elif options.step == "verdicts":
         found = judged(run, find_judge(options.judge, run.scale, options.device), methods)
-        for method, row in scoreboard(found).items():
+        for method, row in scoreboard(found, len(run.subjects)).items():
             say(f"{method:16} average {row['average'].value:.3f}  best {row['best'].value:.3f}")
     elif options.step == "tune":
-        from lorarar.records import save_recorded
+        from lorarar.records import inside, save_recorded
 
         by = find_judge(options.judge, run.scale, options.device)
         found = tuned(run, by, options.hypernetworks)
@@ -193,15 +191,18 @@ def _run(options: argparse.Namespace) -> None:
             f"--hypernetworks {' '.join(path.name for path in options.hypernetworks)}",
             seed=run.seed,
             scale=run.scale.name,
+            inputs=inside([*deciding(run), *options.hypernetworks]),
         )
         say(path)
+    elif options.step == "costs":
+        say(_record_costs(options, run))
     elif options.step in ("times", "metrics"):
-        from lorarar.records import save_recorded
+        from lorarar.records import inside, save_recorded
 
         if options.step == "metrics":
             name = record_name(run.scale, f"metrics_{run.split}")
             clip, dino = (load_encoder(source, options.device) for source in encoders(run.scale))
-            found = table_a2(measured(run, clip, dino, methods))
+            found = table_a2(measured(run, clip, dino, methods), len(run.subjects))
         else:
             if options.repeat < 1 or options.slow_pairs < 0:
                 raise ValueError("--repeat must be at least 1, --slow-pairs not negative")
@@ -213,6 +214,7 @@ def _run(options: argparse.Namespace) -> None:
             command=record_command(options.step, run),
             seed=run.seed,
             scale=run.scale.name,
+            inputs=inside(deciding(run)),
         )
         say(path)
     else:
@@ -241,6 +243,19 @@ def _record_judges(options: argparse.Namespace) -> Path:
             for name in ("judge", "critic", "clip", "dino")
             for file in sorted((data_folder() / "shoebox" / name).glob("*.safetensors"))
         ),
+    )
+
+
+def _record_costs(options: argparse.Namespace, run: Setting) -> Path:
+    from lorarar.records import save_recorded
+    from lorarar.study.costs import measured
+
+    return save_recorded(
+        options.record or record_name(run.scale, "costs"),
+        measured(run, find_judge(options.judge, run.scale, options.device)),
+        command=f"{record_command('costs', run)} --judge {options.judge}",
+        seed=run.seed,
+        scale=run.scale.name,
     )
 
 

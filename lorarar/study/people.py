@@ -7,13 +7,12 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lorarar.atomic import atomic
-from lorarar.study.cells import COUNT, SPLITS, setting
-from lorarar.study.records import record_command
+from lorarar.parser import EXIT_STATUSES, Parser, status_of
 from lorarar.study.survey import FORMS, SCENARIOS
 
 Say = Callable[[object], None]
@@ -21,6 +20,21 @@ COLUMNS = (
     "participant", "place", "part", "subject", "style", "first", "second", "first_seed", "second_seed",
     "first_judged_right", "second_judged_right", "option_1", "choice",
 )  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of these steps without loading the experiment, and return the exit status.
+
+    A page that was killed is back within a second.
+    """
+    parser = Parser(prog="lorarar study", epilog=EXIT_STATUSES)
+    add_steps(parser.add_subparsers(dest="step", metavar="STEP", required=True))
+    options = parser.parse_args(arguments)
+    return status_of(lambda: options.people(options, _silent if options.quiet else print), parser.prog)
+
+
+def _silent(_: object) -> None:
+    pass
 
 
 def add_steps(steps: Any) -> None:  # noqa: ANN401  (argparse's own type is private)
@@ -44,11 +58,11 @@ def add_steps(steps: Any) -> None:  # noqa: ANN401  (argparse's own type is priv
         "--judge", default="critic", help="whose verdicts go with the images, or none; default: %(default)s"
     )
     questions.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
-    questions.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
-    questions.add_argument("--names", nargs="+", metavar="NAME", help="of the split; default: all")
     questions.add_argument(
-        "--count", type=int, default=COUNT, help="images of each cell; default: %(default)s"
+        "--split", choices=("validation", "test"), default="test", help="default: %(default)s"
     )
+    questions.add_argument("--names", nargs="+", metavar="NAME", help="of the split; default: all")
+    questions.add_argument("--count", type=int, default=10, help="images of each cell; default: %(default)s")
     questions.add_argument(
         "--seed", type=int, default=0, help="of the images and the draw; default: %(default)s"
     )
@@ -85,7 +99,9 @@ def _step(steps: Any, name: str, text: str) -> argparse.ArgumentParser:  # noqa:
 
 def _questions(options: argparse.Namespace, say: Say) -> None:
     from lorarar.study.answers import Study
-    from lorarar.study.survey import draw
+    from lorarar.study.cells import setting
+    from lorarar.study.questions import draw
+    from lorarar.study.records import record_command
 
     run = setting(
         options.split,

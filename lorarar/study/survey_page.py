@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lorarar.study.answers import NotKept, Study
-from lorarar.study.survey import CHOICES, FORMS, Question, example, order
+from lorarar.study.survey import CHOICES, FORMS, Question, order
 
 try:
     from tornado import httpserver, template, web
@@ -51,8 +51,7 @@ def application(study: Study, contact: str = "") -> web.Application:
             (rf"{token}/done", _Done, given),
             (rf"{token}/withdraw", _Withdraw, given),
             ("/withdrawn", _Withdrawn, given),
-            (r"/picture/(\w+)\.png", _Picture, given),
-            (r"/example/([0-3])\.png", _Example, {"pictures": example()}),
+            (r"/picture/([\w-]+)\.png", _Picture, given),
             (r"/(page\.css|page\.js)", web.StaticFileHandler, {"path": str(PAGES)}),
         ],
         default_handler_class=_Nowhere,
@@ -105,8 +104,7 @@ def serve(study: Study, host: str, port: int, contact: str = "") -> None:
                 asyncio.get_running_loop().add_signal_handler(one, ends.set)
         print(f"http://{host}:{port}", flush=True)
         await ends.wait()
-        server.stop()
-        await server.close_all_connections()
+        server.stop()  # connections that a browser opened in advance are not waited for
 
     asyncio.run(run())
 
@@ -245,12 +243,3 @@ class _Picture(_Page):
         self.set_header("Cache-Control", "public, max-age=31536000, immutable")
         self.set_header("Content-Type", "image/png")
         self.finish(content)
-
-
-class _Example(web.RequestHandler):
-    def initialize(self, pictures: list[bytes]) -> None:
-        self.pictures = pictures
-
-    def get(self, place: str) -> None:
-        self.set_header("Content-Type", "image/png")
-        self.finish(self.pictures[int(place)])

@@ -181,8 +181,13 @@ def train_hypernetwork(
     with torch.no_grad():
         for length, factor in scales.items():  # L·(a x) = (a L)·x
             network.inputs[str(2 * length)].weight.mul_(factor)
+    names = {
+        of: [side.name for (kind, _), side in sides.items() if kind == i]
+        for i, of in enumerate(("contents", "styles"))
+    }
+    made_of = {"base": settings["base"], "loras": settings["loras"], **names}
     network.metadata = {
-        "lorarar_training": json.dumps({**recipe, "base": settings["base"], "loras": settings["loras"]}),
+        "lorarar_training": json.dumps({**recipe, **made_of}),
         "parts": ",".join(parts),
         "rest": o.rest,
         "command": command,

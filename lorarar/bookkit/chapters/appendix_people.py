@@ -15,7 +15,8 @@ from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.tables import table
 from lorarar.study.orders import references
-from lorarar.study.survey import Question, png
+from lorarar.study.questions import png
+from lorarar.study.survey import Question
 from lorarar.study.survey_page import PAGES, asked, rendered
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def statements(f: Facts) -> dict[str, bool]:
         < f.paper_twenty
         < f.unlike_twenty,
         "no number of people on these axes settles a lead of ten points": f.ten_most < 0.5,
-        "a preference where there is none": f.false_alarms <= 0.05,
+        "a study puts a given one of them ahead in at most": f.false_alarms <= 0.05,
     }
 
 
