@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lorarar.hypernet import Hypernetwork
+from lorarar.hypernet import load_network
 from lorarar.pipelines import load_pipeline
 from lorarar.study.cells import Setting
 from lorarar.study.images import file_hash, images
@@ -38,7 +38,7 @@ def tuned(run: Setting, by: Judge, networks: Sequence[Path]) -> dict[str, dict[s
         raise ValueError("a hypernetwork is chosen on validation, never on test")
     if len({path.stem for path in networks}) < len(networks):
         raise ValueError("give each hypernetwork's file a name of its own")
-    recipes = {path: Hypernetwork.load(path).metadata.get("lorarar_training", "{}") for path in networks}
+    recipes = {path: load_network(path).metadata.get("lorarar_training", "{}") for path in networks}
     pipe = load_pipeline(run.scale, run.device)
     found, first, subjects = {}, None, len(run.subjects)
     for path, recipe in recipes.items():
