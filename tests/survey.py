@@ -7,8 +7,11 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -39,12 +42,17 @@ def made_cells(folder, methods=METHODS, split="test", count=4, names=None, right
     return run
 
 
-def made_study(folder, form="lorarar", **options):
-    """The file of a study of made-up cells."""
-    run = made_cells(folder, **options)
-    questions, pictures, left_out = draw(run, form, options.get("methods"))
+@cache
+def drawn(names):
+    with tempfile.TemporaryDirectory() as folder:
+        return draw(made_cells(Path(folder), names=names), "lorarar")
+
+
+def made_study(folder, *names):
+    """The file of a study of made-up cells, on the test's pairs or those of some names."""
+    questions, pictures, left_out = drawn(names or None)
     path = folder / "people.sqlite"
-    about = {"form": form, "judge": "critic", "left out": left_out}
+    about = {"form": "lorarar", "judge": "critic", "left out": left_out}
     Study.create(path, about, questions, pictures)
     return path
 

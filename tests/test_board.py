@@ -40,6 +40,19 @@ def test_the_board_is_the_record():
     assert board.merges[0] == "ziplora" and not set(boards.CONTROLS) & set(board.merges)
 
 
+def test_both_intervals_stand_side_by_side():
+    """The scoreboard's table of why intervals are crossed: one value, and the crossed interval is wider."""
+    shown = ch10.two_intervals(boards.load("test")).data
+    assert len(shown) == 4
+    for _, row in shown.iterrows():
+        pairs, names = row["Pairs drawn"], row["Subjects and styles drawn"]
+        assert pairs.split(" (")[0] == names.split(" (")[0]
+        (a, b), (c, d) = (
+            [float(x) for x in s.split("(")[1].rstrip(")").split(" to ")] for s in (pairs, names)
+        )
+        assert c < a < b < d
+
+
 def test_a_comparison_is_settled_on_both_splits():
     test, validation = boards.load("test"), boards.load("validation")
     for comparison in ch10.comparisons(test, validation):

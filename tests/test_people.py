@@ -180,7 +180,7 @@ class Page(AsyncHTTPTestCase):
 
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path, capfd):
-        self.path, self.said = made_study(tmp_path, names=["can", "teapot", "glowing"]), capfd
+        self.path, self.said = made_study(tmp_path, "can", "teapot", "glowing"), capfd
 
     def get_app(self):
         self.study = Study(self.path)
@@ -326,7 +326,7 @@ def test_a_disk_that_refuses_stops_no_server(tmp_path):
     """The system refuses to let the file grow; the server says so in one line and goes on when it may."""
     import resource
 
-    path = made_study(tmp_path, names=["can", "glowing"])
+    path = made_study(tmp_path, "can", "glowing")
     with Study(path) as study:
         token = study.join()
     server = Server(path)
@@ -456,7 +456,7 @@ def test_a_habit_of_choosing_the_left_is_seen():
 
 
 def test_export_and_analysis_from_the_command_line(tmp_path, capfd):
-    path = made_study(tmp_path, names=["can", "teapot", "glowing", "oil painting #2"])
+    path = made_study(tmp_path, "can", "teapot", "glowing", "oil painting #2")
     assert main(["study", "analyse", str(path)]) == 2
     assert "no answers yet" in capfd.readouterr().err
     with Study(path) as study:

@@ -20,7 +20,7 @@ PHONE = {"width": 390, "height": 760}
 
 @pytest.fixture
 def path(tmp_path):
-    return made_study(tmp_path, names=["can", "teapot", "glowing"])
+    return made_study(tmp_path, "can", "teapot", "glowing")
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lorarar.hypernet import Hypernetwork
+from lorarar.hypernet import load_network
 from lorarar.pipelines import load_pipeline
+from lorarar.stamp import sha256
 from lorarar.study.cells import Setting
-from lorarar.study.images import file_hash, images
+from lorarar.study.images import images
 from lorarar.study.records import written
 from lorarar.study.statistics import crossed, grid
 from lorarar.study.tables import scoreboard
@@ -38,7 +39,7 @@ def tuned(run: Setting, by: Judge, networks: Sequence[Path]) -> dict[str, dict[s
         raise ValueError("a hypernetwork is chosen on validation, never on test")
     if len({path.stem for path in networks}) < len(networks):
         raise ValueError("give each hypernetwork's file a name of its own")
-    recipes = {path: Hypernetwork.load(path).metadata.get("lorarar_training", "{}") for path in networks}
+    recipes = {path: load_network(path).metadata.get("lorarar_training", "{}") for path in networks}
     pipe = load_pipeline(run.scale, run.device)
     found, first, subjects = {}, None, len(run.subjects)
     for path, recipe in recipes.items():
@@ -49,7 +50,7 @@ def tuned(run: Setting, by: Judge, networks: Sequence[Path]) -> dict[str, dict[s
         first = scores if first is None else first
         found[path.stem] = {
             "recipe": json.loads(recipe),
-            "sha256": file_hash(path),
+            "sha256": sha256(path),
             **scoreboard(said, subjects)["lorarar"],
             "ahead": crossed(scores - first),
             "verdicts": written(said["lorarar"]),

@@ -112,10 +112,10 @@ def power_figure() -> Figure:
     for p, (pairs, one) in enumerate(zip(run["pairs"], axes, strict=True)):
         for i, lead in enumerate(run["leads"]):
             if lead:
-                one.plot(run["people"], 100 * power[1, i, p], "o-", label=f"lead of {100 * lead:.0f} points")
+                one.plot(run["people"], 100 * power[1, i, p], "o-", label=f"{100 * lead:.0f} points")
         one.axhline(80, color="0.6", linewidth=1, linestyle=":")
         one.set_xscale("log")
-        one.set_xticks(run["people"], [str(n) for n in run["people"]])
+        one.set_xticks(run["people"][::2], [str(n) for n in run["people"][::2]])
         one.minorticks_off()
         one.set_title(f"{pairs} pairs")
         one.set_ylim(0, 103)
