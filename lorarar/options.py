@@ -21,6 +21,13 @@ RESTS = ("average", "sum")
 ORDERS = ("in turn", "mixed")
 """Of the pairs: all steps of one and then the next's (the authors' code), or round after round."""
 
+READS = ("columns", "invariants")
+"""What a network reads of a pair: entries of two columns (LoRA.rar), or how the two stand to each other."""
+
+CONTEXTS = ("none", "moments", "attention")
+"""What a column's answer knows of its layer's other columns: nothing; mean and standard deviation of their
+invariants; whatever attention over them finds."""
+
 
 def option(
     default: object,
@@ -122,14 +129,15 @@ def values(options: Options | None) -> dict[str, Any]:
     return {} if options is None else {one.name: getattr(options, one.name) for one in fields(options)}
 
 
-METHODS = ("direct", "ties", "dare", "dare-ties", "lorarar", "ziplora", "np-lora")
+METHODS = ("direct", "levels", "ties", "dare", "dare-ties", "lorarar", "ziplora", "table", "np-lora")
 """Ways to merge (`lorarar.merging`)."""
 
 FLAVOURS = ("delta", "factors")
 """What TIES and DARE prune: updates, or their factors apart, as peft does."""
 
-_BY_COLUMNS, _BY_ENTRIES = ("lorarar", "ziplora"), ("ties", "dare", "dare-ties")
+_BY_COLUMNS, _BY_ENTRIES = ("lorarar", "ziplora", "table"), ("ties", "dare", "dare-ties")
 _WEIGHT = {"above": -inf, "expected": "a finite number"}
+_REST = {**_WEIGHT, "methods": ("levels",)}
 
 
 @dataclass(frozen=True)
@@ -138,9 +146,9 @@ class MergeOptions(Options):
 
     parts: Sequence[str] = option(
         ("query", "output"),
-        "layers that get coefficients, of query,key,value,output",
+        "layers that get coefficients, or the weights, of query,key,value,output",
         shown="those the hypernetwork was trained for, else query,output",
-        methods=("lorarar",),
+        methods=("lorarar", "levels"),
     )
     rest: str = option(
         "average",
@@ -150,6 +158,8 @@ class MergeOptions(Options):
         shown="as the hypernetwork was trained, else averaged",
         methods=_BY_COLUMNS,
     )
+    content_rest: float = option(0.5, "the content's weight in the other layers", **_REST)
+    style_rest: float = option(0.5, "the style's weight in the other layers", **_REST)
     density: float = option(
         0.5, "share kept", above=0, most=1, expected="a share above 0 and at most 1", methods=_BY_ENTRIES
     )
@@ -252,7 +262,13 @@ class ZipLoraOptions(MergerRecipe):
     rest: str = option(
         "average", "layers without coefficients: the paper's text, or its released code", choices=RESTS
     )
+    parts: Sequence[str] = option(
+        ("query", "key", "value", "output"), "layers that get coefficients, of query,key,value,output"
+    )
     draws: int = option(64, "fixed noised images of either LoRA, from which each step takes some", least=1)
+    same_noise: bool = option(
+        False, "give both sides one noise and timestep, as LoRA.rar's released code does"
+    )
     seed: int = option(0, _SEED)
     gradient_checkpointing: bool = _CHECKPOINTING
 
@@ -270,6 +286,17 @@ class HypernetworkOptions(ZipLoraOptions):
     )
     hidden: int = option(128, "width of the hidden layer", least=1)
     weight_decay: float = option(0.01, "of AdamW", least=0)
+    warmup: int = option(0, "steps over which the learning rate rises from zero", least=0)
+    decay: float = option(0.0, "share of the steps, at the end, over which it falls to zero", least=0, most=1)
+    unit_inputs: bool = option(
+        False, "scale columns to rms 1 over the training LoRAs; the saved weights hold the factor"
+    )
+    reads: str = option(
+        "columns", "what the network sees: LoRA.rar's columns, or their invariants", choices=READS
+    )
+    context: str = option(
+        "none", "what invariants are seen together with: those of the layer's other columns", choices=CONTEXTS
+    )
 
 
 @dataclass(frozen=True)

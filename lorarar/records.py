@@ -70,8 +70,7 @@ def save_recorded(
         scale: that the command used.
         inputs: files that decided the result, relative to the project's root; kept as SHA-256.
     """
-    path = data_folder() / "recorded" / f"{name}.json"
-    content = {
+    provenance = {
         "command": command,
         "seed": seed,
         "scale": scale,
@@ -79,8 +78,14 @@ def save_recorded(
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _commit(),
         "inputs": {str(i): digest(ROOT / i) for i in inputs},
-        "values": dict(values),
     }
+    return save_values(Recorded(name, {}, provenance), values)
+
+
+def save_values(run: Recorded, values: Mapping[str, Any]) -> Path:
+    """Write a recorded run with other values, such as tables made anew from it; its provenance stays."""
+    path = data_folder() / "recorded" / f"{run.name}.json"
+    content = {**run.provenance, "values": dict(values)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as aside:
         aside.write_text(json.dumps(content, indent=1) + "\n")

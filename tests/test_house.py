@@ -28,7 +28,6 @@ FLOORS = (
     ("ui", "comfyui"),
     ("cli",),
 )
-LONG = {"lorarar.shoebox.zoo"}  # more than 450 lines
 
 
 def floor(module):
@@ -69,5 +68,5 @@ def test_every_module_is_on_a_floor():
 
 
 def test_files_can_be_read_at_a_sitting():
-    long = {m for m, path in FILES.items() if len(path.read_text().splitlines()) > 450}
-    assert long <= LONG, "split them by what they hold"
+    long = {m for m, path in FILES.items() if len(path.read_text().splitlines()) > 400}
+    assert not long, "split them by what they hold"

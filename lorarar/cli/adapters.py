@@ -15,12 +15,26 @@ def add_info(commands: Commands) -> None:
     parser = command(
         commands,
         "info",
-        "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block.",
-        "lorarar info cat.safetensors",
+        "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block; or what a "
+        "hypernetwork goes by.",
+        "lorarar info cat.safetensors\n"
+        "  lorarar info hypernet.pth --contents cat.safetensors dog.safetensors --styles oil.safetensors",
     )
     parser.add_argument(
-        "file", metavar="FILE", type=Path, help="a .safetensors file of any dialect, or a folder of peft's"
+        "file",
+        metavar="FILE",
+        type=Path,
+        help="a .safetensors file of any dialect, a folder of peft's, or a hypernetwork: ours or a .pth",
     )
+    for side in ("contents", "styles"):
+        parser.add_argument(
+            f"--{side}",
+            nargs="+",
+            metavar="LORA",
+            type=Path,
+            default=[],
+            help="for a hypernetwork: LoRAs, to see what its answers to their pairs vary with",
+        )
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -30,10 +44,33 @@ def add_info(commands: Commands) -> None:
 def _info(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from lorarar.hypernet import is_network
     from lorarar.lora import describe, load_lora, report
 
+    if is_network(options.file):
+        _info_of_network(options)
+        return
+    if options.contents or options.styles:
+        raise ValueError(f"{options.file}: is no hypernetwork; leave out --contents and --styles")
     lora = load_lora(options.file, convert=options.convert)
     facts = describe(lora, lambda work: tqdm(work, desc="info", unit="layer", delay=2, disable=options.quiet))
+    if options.json:
+        print(json.dumps({"file": str(options.file), **facts}, indent=2))
+        return
+    print(f"{'file':15} {options.file}\n{report(facts)}")
+
+
+def _info_of_network(options: argparse.Namespace) -> None:
+    from lorarar.hypernet import load_network
+    from lorarar.lora import load_lora
+    from lorarar.study.sight import described, report
+
+    network = load_network(options.file)
+    sides = [
+        [load_lora(path, convert=options.convert) for path in paths]
+        for paths in (options.contents, options.styles)
+    ]
+    facts = described(network, *sides)
     if options.json:
         print(json.dumps({"file": str(options.file), **facts}, indent=2))
         return
@@ -71,10 +108,13 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument("--json", action="store_true", help="print the result's facts as JSON")
     group_of(parser, ["lorarar"]).add_argument(
-        "--hypernetwork", type=Path, metavar="FILE", help="the trained network"
+        "--hypernetwork", type=Path, metavar="FILE", help="the trained network, of columns or of invariants"
     )
-    group_of(parser, ["ziplora"]).add_argument(
-        "--coefficients", type=Path, metavar="FILE", help="optimised coefficients"
+    group_of(parser, ["ziplora", "table"]).add_argument(
+        "--coefficients",
+        type=Path,
+        metavar="FILE",
+        help="ziplora: optimised for the two; table: mean ones (`lorarar study means`)",
     )
     add_options(parser, MergeOptions)
     parser.set_defaults(run=_merge)
@@ -85,10 +125,11 @@ def _merge(options: argparse.Namespace) -> None:
     method = options.method or (
         "lorarar" if options.hypernetwork else "ziplora" if options.coefficients else "direct"
     )
-    for name, needs in (("hypernetwork", "lorarar"), ("coefficients", "ziplora")):
+    for name, needs in (("hypernetwork", ["lorarar"]), ("coefficients", ["ziplora", "table"])):
         has = getattr(options, name) is not None
-        if has != (method == needs):
-            raise ValueError(f"--{name} FILE goes with --method {needs}" + (f", not {method}" if has else ""))
+        if has != (method in needs):
+            instead = f", not {method}" if has else ""
+            raise ValueError(f"--{name} FILE goes with --method {' or '.join(needs)}{instead}")
     settings = given(options, MergeOptions)
     MergeOptions.of(**settings)  # what is cheap to check is checked before anything is loaded
 
@@ -103,9 +144,9 @@ def _merge(options: argparse.Namespace) -> None:
     style = load_lora(options.style, convert=options.convert)
     hypernetwork = coefficients = None
     if options.hypernetwork:
-        from lorarar.hypernet import Hypernetwork
+        from lorarar.hypernet import load_network
 
-        hypernetwork = Hypernetwork.load(options.hypernetwork)
+        hypernetwork = load_network(options.hypernetwork)
         settings = hypernetwork.merge_options | settings
     if options.coefficients:
         coefficients = load_coefficients(options.coefficients)

@@ -158,8 +158,11 @@ def add_train_hypernetwork(commands: Commands) -> None:
     parser = command(
         commands,
         "train-hypernetwork",
-        "Train the hypernetwork of LoRA.rar on pairs of content and style LoRAs: the zoo's, or your own.",
+        "Train the hypernetwork of LoRA.rar, or one of invariants, on pairs of content and style LoRAs: "
+        "the zoo's, or your own.",
         "lorarar train-hypernetwork -o hypernet.safetensors\n"
+        "  lorarar train-hypernetwork --reads invariants --hidden 48 --parts query,key,value,output"
+        " --order mixed --batch-size 4 --steps 2000 --decay 1 -o reader.safetensors\n"
         "  lorarar train-hypernetwork --contents c.jsonl --styles s.jsonl --scale sdxl -o hyper.safetensors",
     )
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
@@ -230,7 +233,7 @@ def _train_hypernetwork(options: argparse.Namespace) -> None:
     if not options.quiet:
         print(
             f"{options.output}: {len(contents)} content and {len(styles)} style LoRAs, {pairs} pairs, "
-            f"{len(history['content'])} steps, {sum(p.numel() for p in network.parameters()):,} parameters"
+            f"{len(history['content'])} steps, {network.size:,} parameters"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lorarar.lora import LoRA, LoRAError, LoRAWarning, is_vague
-from lorarar.merging.columns import direct, lorarar, ziplora
+from lorarar.merging.columns import direct, levels, lorarar, table, ziplora
 from lorarar.merging.nullspace import np_lora
 from lorarar.merging.pairs import Gates, Predictor, Progress, checked, widened
 from lorarar.merging.prune import dare, dare_ties, ties
@@ -43,7 +43,7 @@ def merge(
         options: `lorarar.options.MergeOptions`, which say what belongs to which method. ``rank`` compresses
             the result (`compress`); ties and dare on ΔW go to it directly.
         hypernetwork: that ``lorarar`` needs.
-        coefficients: that ``ziplora`` needs.
+        coefficients: that ``ziplora`` and ``table`` need.
         dtype: that the result is to have: factors in halves come out in float32 for it, where they would be
             rounded to halves first.
         later: the methods that only weigh columns, unless a rank is given, compute their factors when the
@@ -61,14 +61,18 @@ def merge(
     later = later and o.rank is None
     if method == "direct":
         merged = direct(content, style, o, later=later)
+    elif method == "levels":
+        merged = levels(content, style, o, later=later)
     elif method == "lorarar":
         if hypernetwork is None:
             raise LoRAError("method lorarar needs a hypernetwork; give one, or use method direct")
         merged = lorarar(content, style, hypernetwork, o, later=later)
-    elif method == "ziplora":
+    elif method in ("ziplora", "table"):
         if coefficients is None:
-            raise LoRAError("method ziplora needs coefficients; optimise them first, or use method direct")
-        merged = ziplora(content, style, coefficients, o, later=later)
+            first = "optimise them" if method == "ziplora" else "make a table"
+            raise LoRAError(f"method {method} needs coefficients; {first} first, or use method direct")
+        by_columns = ziplora if method == "ziplora" else table
+        merged = by_columns(content, style, coefficients, o, later=later)
     elif method in BY_LAYER:
         merged = BY_LAYER[method](content, style, o, progress=progress)
     else:

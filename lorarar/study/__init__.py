@@ -13,6 +13,8 @@ its subject and on its style. It goes in steps, each of which keeps what is done
     lorarar study judges        the judges and metrics on drawings, whose truth is known
     lorarar study tune          several hypernetworks on validation, to choose one
     lorarar study ladder        what LoRA.rar's coefficients are worth beside rivals that know less
+    lorarar study networks      hypernetworks by several recipes, by the error of their coefficients
+    lorarar study means         mean coefficients, to merge any pair by
 
 and people can be asked as the papers asked them:
 

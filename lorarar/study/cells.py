@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorarar.hypernet import Hypernetwork
+from lorarar.hypernet import load_network
 from lorarar.lora import LoRA, load_lora
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import Scale, data_folder, find_scale
@@ -149,6 +149,6 @@ def tasks(
         raise ValueError(f"{' and '.join(foreign[0])} are no pair of this run, on {run.split}")
     loras = adapters(dict.fromkeys(name for pair in wanted for name in pair), run.loras, run.scale)
     pipe = load_pipeline(run.scale, run.device) if pipe is None else pipe
-    network = Hypernetwork.load(run.hypernetwork) if run.hypernetwork.is_file() else None
+    network = load_network(run.hypernetwork) if run.hypernetwork.is_file() else None
     for pair in wanted:
         yield Task(pipe, run.scale, pair, loras[pair[0]], loras[pair[1]], network, run.out / "made", run.seed)

@@ -138,10 +138,15 @@ def teach(
 
 
 def draw_samples(
-    lessons: Sequence[Batch], count: int, batch_size: int, generator: torch.Generator
+    lessons: Sequence[Batch], count: int, batch_size: int, generator: torch.Generator, same: bool = False
 ) -> list[Batch]:
-    """Draw a step's samples, ``batch_size`` of each LoRA's ``count``."""
-    picks = [torch.randperm(count, generator=generator)[:batch_size] for _ in lessons]
+    """Draw a step's samples, ``batch_size`` of each LoRA's ``count``; of all LoRAs the same ones if asked.
+
+    Lessons of one seed (`teach`) have one noise and timestep for each number: drawn alike, both sides share
+    them.
+    """
+    picks = [torch.randperm(count, generator=generator)[:batch_size] for _ in lessons[: 1 if same else None]]
+    picks *= len(lessons) // len(picks)
     return [
         chosen(lesson, pick.to(lesson.noised.device)) for lesson, pick in zip(lessons, picks, strict=True)
     ]

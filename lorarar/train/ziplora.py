@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lorarar.hypernet import PARTS, layers_of
+from lorarar.hypernet import layers_of
 from lorarar.lora import LoRAError
 from lorarar.merging import matching
 from lorarar.options import MergerRecipe, ZipLoraOptions
@@ -65,9 +65,9 @@ def optimise(
     """
     o = ZipLoraOptions.of(options, **changes)
     sides = [opened(content), opened(style)]
-    layers = layers_of(matching(content.lora, style.lora), PARTS)
+    layers = layers_of(matching(content.lora, style.lora), o.parts)
     if not layers:
-        raise LoRAError("the LoRAs share no attention layer of a UNet, where coefficients work")
+        raise LoRAError("they share no attention layer of a UNet in these parts, where coefficients work")
     for side in sides:
         check_unet(pipe, side.lora, side.name)
     unet = pipe.unet
@@ -85,10 +85,11 @@ def optimise(
 
     everything = [*content.lora, *(layer for layer in style.lora if layer not in content.lora)]
     with updates(pipe, everything, gradient_checkpointing=o.gradient_checkpointing) as update:
-        lessons = [teach(pipe, update, side, count, 2 * o.seed + i) for i, side in enumerate(sides)]
+        seeds = (o.seed, o.seed) if o.same_noise else (2 * o.seed, 2 * o.seed + 1)
+        lessons = [teach(pipe, update, *one) for one in zip(sides, (count, count), seeds, strict=True)]
 
         def loss(step: int) -> tuple[Tensor, Tensor]:
-            samples = draw_samples(lessons, count, o.batch_size, generator)
+            samples = draw_samples(lessons, count, o.batch_size, generator, o.same_noise)
             terms = merging_loss(unet, update, both, gates(flat), *samples, o.measure)
             history[step] = torch.stack(terms).detach()
             return terms.loss(o.similarity), history[step]

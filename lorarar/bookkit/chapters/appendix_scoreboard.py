@@ -12,7 +12,7 @@ from lorarar.bookkit.board import Board
 from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.controls import Control
 from lorarar.bookkit.facts import Facts
-from lorarar.bookkit.style import interval, name_of
+from lorarar.bookkit.style import name_of
 from lorarar.bookkit.tables import table
 from lorarar.study import costs, statistics
 
@@ -146,11 +146,11 @@ def samples(scale: str) -> Figure:
 
 
 def metrics_table(board: Board, scale: str) -> Styler:
-    """Show the metrics' means with intervals over pairs, and the paper's Table A2."""
+    """Show the metrics' means, and the paper's Table A2."""
     metrics = records.recorded(f"metrics_test{records.suffix(scale)}")
     rows = []
     for m in views.rows_of(board):
-        row = {"Method": name_of(m)} | {k: interval(metrics[m][k], ".2f") for k in METRICS}
+        row = {"Method": name_of(m)} | {k: metrics[m][k][0] for k in METRICS}
         paper = TABLE_A2.get(m, ("–",) * 3)
         rows.append(row | {f"{k}, paper": value for k, value in zip(METRICS, paper, strict=True)})
     return table(rows, ".3f")
