@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pandas.io.formats.style import Styler
 
 from lorarar.bookkit.records import recorded, sheet, suffix
-from lorarar.bookkit.style import interval, judge_of, name_of
-from lorarar.bookkit.tables import table
+from lorarar.bookkit.style import judge_of
 from lorarar.judging import Verdicts
 from lorarar.pipelines import generate, load_pipeline
 from lorarar.shoebox import zoo
@@ -134,23 +132,3 @@ def judged_again(board: Board, images: np.ndarray, methods: tuple[str, ...], sca
             recorded = [board.of(m, axis)[p, 0] for m in methods]
             same += list(shows(name, images[p]) == recorded)
     return float(np.mean(same))
-
-
-def scores(board: Board, methods: Sequence[str]) -> Styler:
-    """Return the table of methods: both right on average and at best, and either side alone.
-
-    Args:
-        board: the recorded experiment; the average's interval is over its subjects and styles.
-        methods: which, in the order of the rows.
-    """
-    rows = [
-        {
-            "Method": name_of(m),
-            "Both right": interval(board.share(m)),
-            "Best case": board.share(m, case="best").value,
-            "Subject": board.of(m, "subject").mean(),
-            "Style": board.of(m, "style").mean(),
-        }
-        for m in methods
-    ]
-    return table(rows, ".0%")
