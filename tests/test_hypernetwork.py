@@ -181,7 +181,7 @@ def test_the_file_says_how_it_was_trained(pipe, loras, tmp_path):
 
 
 READER = {**QUICK, "steps": 20, "batch_size": 2, "pairs": 1, "reads": "invariants", "context": "moments"}
-READER |= {"parts": tuple(PARTS), "warmup": 2, "decay": 0.5}
+READER |= {"parts": tuple(PARTS), "warmup": 2, "decay": 0.5, "similarity": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_a_network_of_invariants_trains_resumes_and_says_so(pipe, loras, reader,
     options, (whole, history) = READER, reader
     assert isinstance(whole, Invariants) and (whole.context, whole.hidden) == ("moments", 8)
     total = np.add(history["content"], history["style"])
-    assert total[-5:].mean() < 0.9 * total[:5].mean()
+    assert total[-5:].mean() < 0.95 * total[0]
 
     def kill(step, terms):
         if step == 15:
