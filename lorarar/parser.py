@@ -1,6 +1,7 @@
-"""What all commands share: the parser, the exit statuses, the words for an error."""
+"""What all commands share: the parser, the exit statuses, what becomes of errors and signals."""
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -38,24 +39,6 @@ def one_line(error: Exception) -> str:
     return text or type(error).__name__
 
 
-def status_of(run: Callable[[], None], program: str) -> int:
-    """Run a program's step, and return its exit status: 0, 2 for bad input, said in one line, 130 if stopped.
-
-    Asked to stop, it ends as after Ctrl-C.
-    """
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run()
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"{program}: {one_line(error)}", file=sys.stderr)
-        return 2
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0
-
-
 def command(commands: Commands, name: str, summary: str, example: str) -> argparse.ArgumentParser:
     """Add a command's parser: its line in ``lorarar --help``, and its own help with an example."""
     return commands.add_parser(
@@ -65,3 +48,48 @@ def command(commands: Commands, name: str, summary: str, example: str) -> argpar
         epilog=f"example:\n  {example}\n\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+EXTRAS = {
+    **dict.fromkeys(("diffusers", "peft", "transformers", "accelerate", "PIL"), "train"),
+    **dict.fromkeys(("openai", "sklearn", "scipy"), "judge"),
+    **dict.fromkeys(("matplotlib", "pandas", "ipywidgets", "IPython", "papermill", "nbformat"), "book"),
+    "gradio": "ui",
+}
+"""Which extra of the package brings a module that is missing."""
+
+
+def status_of(work: Callable[[], int | None], name: str, needs: str = "") -> int:
+    """Do a command's work and return the exit status (see `EXIT_STATUSES`); errors are said in one line.
+
+    Args:
+        work: returns its own exit status, or None for 0.
+        name: that begins the line.
+        needs: the command as one types it, for the line on a missing extra.
+    """
+    try:
+        # Asked to stop, a command takes back what it has begun to write, as it does after Ctrl-C.
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            status = work()
+            sys.stdout.flush()
+            return status or 0
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `lorarar info FILE | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        said = f"`{needs or name}` needs {error.name}, which is not installed: pip install 'lorarar[{extra}]'"
+    except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
+        said = one_line(error)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, for a GPU; torch may not be imported here
+            raise
+        said = "out of GPU memory: choose a smaller --batch-size or rank"
+    print(f"{name}: {said}", file=sys.stderr)
+    return 2

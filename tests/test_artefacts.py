@@ -15,8 +15,9 @@ from tiny import tiny_pipeline
 
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
+from lorarar.stamp import sha256
 from lorarar.study.methods import METHODS
-from lorarar.study.provenance import FACTS, _spoken, check, gather, main, sha256
+from lorarar.study.provenance import FACTS, _spoken, check, gather, main
 
 pytestmark = pytest.mark.slow
 

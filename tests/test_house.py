@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "lorarar").rglob("*.py")}
 # From the ground up; a wing is a package or a file, and everything in it.
 FLOORS = (
-    ("atomic", "options", "parser"),
+    ("atomic", "options", "parser", "stamp"),
     ("shoebox.world", "lora"),
     ("merging",),
     ("hypernet", "scales"),

@@ -69,17 +69,16 @@ def test_the_names_and_the_split_are_those_of_table_a1():
 def test_prompts_name_the_class_and_the_family():
     for name in SUBJECTS:
         bare = name.split(" #")[0]
-        assert subjects.prompt_class(name) == WHOLE_NAMES.get(name, bare.split()[-1])
+        assert SUBJECTS[name].cls == WHOLE_NAMES.get(name, bare.split()[-1])
     for name in STYLES:
         assert styles.family(name) == name.split(" #")[0]
-    assert {subjects.prompt_class(name) for name in SUBJECTS} == set(CLASSES)
+    assert {identity.cls for identity in SUBJECTS.values()} == set(CLASSES)
     assert {styles.family(name) for name in STYLES} | {"photo"} == set(FAMILIES)
 
 
 def test_unknown_names_get_one_clear_line():
     rng = np.random.default_rng(0)
     for ask in (
-        lambda: subjects.prompt_class("dog #4"),
         lambda: styles.family("3D rendering"),
         lambda: random_identity(rng, "dog #1"),
         lambda: random_style(rng, "cubism"),

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from pandas.io.formats.style import Styler
-
-from lorarar.bookkit.style import interval, name_of
-
-if TYPE_CHECKING:
-    from lorarar.bookkit.board import Board
 
 
 def table(
@@ -57,23 +52,3 @@ def _writer(form: str) -> Callable[[object], str]:
         return format(cell, form) if hasattr(cell, "__float__") else escape(str(cell))
 
     return write
-
-
-def scores(board: Board, methods: Sequence[str]) -> Styler:
-    """Return the table of methods: both right on average and at best, and either side alone.
-
-    Args:
-        board: the recorded experiment; the average's interval is over its subjects and styles.
-        methods: which, in the order of the rows.
-    """
-    rows = [
-        {
-            "Method": name_of(m),
-            "Both right": interval(board.share(m)),
-            "Best case": board.share(m, case="best").value,
-            "Subject": board.of(m, "subject").mean(),
-            "Style": board.of(m, "style").mean(),
-        }
-        for m in methods
-    ]
-    return table(rows, ".0%")

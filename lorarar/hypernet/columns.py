@@ -15,9 +15,8 @@ from typing import ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from lorarar.hypernet.network import Network, State, filled, shared_layers
+from lorarar.hypernet.network import Network, State, by_batches, filled, shared_layers
 from lorarar.lora import LoRA, LoRAError
-from lorarar.merging import batches, parallel
 
 _EXPECTED = "expected a hypernetwork (input layers by column length, two outputs)"
 
@@ -90,10 +89,7 @@ class Hypernetwork(Network):
             m = torch.baddbmm(self.output.bias[:, None], self.output.weight.expand(n, -1, -1), hidden)
             return dict(zip(names, map(tuple, m.unbind()), strict=True))  # m: (n, 2, in)
 
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        for pairs in parallel(work, list(batches(content, style, layers)), content[layers[0]][0].device):
-            found.update(pairs)
-        return {layer: found[layer] for layer in layers}
+        return by_batches(work, content, style, layers)
 
     @classmethod
     def from_state(cls, path: Path, state: State, metadata: Mapping[str, str]) -> Self:

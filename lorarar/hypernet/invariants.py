@@ -18,9 +18,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from lorarar.hypernet.network import Network, State, filled, shared_layers
+from lorarar.hypernet.network import Network, State, by_batches, filled, shared_layers
 from lorarar.lora import LoRA, LoRAError
-from lorarar.merging import PARTS, batches, parallel
+from lorarar.merging import PARTS
 from lorarar.options import CONTEXTS
 
 INVARIANTS = 6
@@ -179,10 +179,7 @@ class Invariants(Network):
             place = torch.tensor([where[name] for name in names], dtype=weight.dtype, device=weight.device)
             return dict(zip(names, map(tuple, self(numbers, place).unbind()), strict=True))
 
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        for pairs in parallel(work, list(batches(content, style, layers)), content[layers[0]][0].device):
-            found.update(pairs)
-        return {layer: found[layer] for layer in layers}
+        return by_batches(work, content, style, layers)
 
     @classmethod
     def from_state(cls, path: Path, state: State, metadata: Mapping[str, str]) -> Self:

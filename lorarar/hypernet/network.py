@@ -2,7 +2,7 @@
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lorarar.atomic import atomic
 from lorarar.hypernet.files import read_state
 from lorarar.lora import LoRA, LoRAError
-from lorarar.merging import layers_of, matching
+from lorarar.merging import batches, layers_of, matching, parallel
 from lorarar.options import MergeOptions
 
 State = Mapping[str, Tensor]
@@ -109,6 +109,19 @@ def shared_layers(content: LoRA, style: LoRA, parts: Iterable[str]) -> list[str]
         "the LoRAs share no attention layer of a UNet in these parts, where a hypernetwork works; "
         "use method direct"
     )
+
+
+def by_batches(
+    work: Callable[[list[str]], Mapping[str, tuple[Tensor, Tensor]]],
+    content: LoRA,
+    style: LoRA,
+    layers: list[str],
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Let ``work`` predict the coefficients of layers of equal shapes together, on all cores; in order."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for pairs in parallel(work, list(batches(content, style, layers)), content[layers[0]][0].device):
+        found.update(pairs)
+    return {layer: found[layer] for layer in layers}
 
 
 def filled(network: Network, state: State, expected: str, path: Path) -> None:

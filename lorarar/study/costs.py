@@ -122,7 +122,7 @@ def measured(run: Setting, by: Judge) -> dict[str, Any]:
         bar.update()
     return {
         "flops": flops,
-        "seconds": {**_recorded_seconds(run), "images": drawing, "verdicts": looking},
+        "seconds": {**_recorded_seconds(), "images": drawing, "verdicts": looking},
         "images": run.count,
         "training LoRAs": [len(subjects.SPLIT["train"]), len(styles.SPLIT["train"])],
         "judge": by.name,
@@ -212,7 +212,7 @@ def _seconds(run: Callable[[], object], times: int = 3) -> float:
     return statistics.median(spent)
 
 
-def _recorded_seconds(run: Setting) -> dict[str, Any]:
+def _recorded_seconds() -> dict[str, Any]:
     """Return the seconds on record: of the zoo's and the hypernetwork's training, and of the merges."""
     made = json.loads((data_folder() / "manifest.json").read_text())["artefacts"]
     loras = {

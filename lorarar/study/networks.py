@@ -22,9 +22,9 @@ from lorarar.pipelines import load_pipeline
 from lorarar.scales import Scale, find_scale
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
+from lorarar.stamp import sha256
 from lorarar.study import coefficients as co
 from lorarar.study.cells import hypernetwork_of
-from lorarar.study.images import file_hash
 from lorarar.study.ladder import CONSTANTS, Reader, disjoint, training_pairs, validation_pairs
 from lorarar.study.ruler import Pair, Ruler, ruler, side_of
 from lorarar.train import train_hypernetwork
@@ -215,7 +215,7 @@ def networks(
                     "recipe": name,
                     "seed": seed,
                     "parameters": network.size,
-                    "sha256": file_hash(path),
+                    "sha256": sha256(path),
                     "known pairs": known,
                     "known": rivals(measure, network, known),
                     "new": rivals(measure, network, new),

@@ -10,8 +10,9 @@ from typing import Any
 
 from lorarar.hypernet import load_network
 from lorarar.pipelines import load_pipeline
+from lorarar.stamp import sha256
 from lorarar.study.cells import Setting
-from lorarar.study.images import file_hash, images
+from lorarar.study.images import images
 from lorarar.study.records import written
 from lorarar.study.statistics import crossed, grid
 from lorarar.study.tables import scoreboard
@@ -49,7 +50,7 @@ def tuned(run: Setting, by: Judge, networks: Sequence[Path]) -> dict[str, dict[s
         first = scores if first is None else first
         found[path.stem] = {
             "recipe": json.loads(recipe),
-            "sha256": file_hash(path),
+            "sha256": sha256(path),
             **scoreboard(said, subjects)["lorarar"],
             "ahead": crossed(scores - first),
             "verdicts": written(said["lorarar"]),

@@ -91,16 +91,19 @@ def page(board: Board, pair: int = 7) -> HTML:
     question = Question(0, "random", 0, subject, style, METHODS, (0, 0), None, None, tuple(pictures))
     values = {"place": 8, "count": 50, "answered": 7, "token": "", "chosen": None}
     text = rendered("question.html", **values, **asked(question, False, "lorarar"))
-    text = text.replace(
-        '<link rel="stylesheet" href="/page.css">', f"<style>{(PAGES / 'page.css').read_text()}</style>"
-    ).replace('<script src="/page.js" defer></script>', "")
+    # A frame cannot see whether the book around it is light or dark: it stays light.
+    css = (
+        (PAGES / "page.css").read_text().replace("light dark", "light").replace("scheme: dark", "scheme: no")
+    )
+    text = text.replace('<link rel="stylesheet" href="/page.css">', f"<style>{css}</style>")
+    text = text.replace('<script src="/page.js" defer></script>', "")
     for key, picture in pictures.items():
-        text = text.replace(
-            f"/picture/{key}.png", f"data:image/png;base64,{b64encode(png(picture)).decode()}"
-        )
+        data = b64encode(png(picture)).decode()
+        text = text.replace(f"/picture/{key}.png", f"data:image/png;base64,{data}")
     return HTML(
         '<iframe sandbox title="A question of the study, as a phone shows it" '
-        'style="width:100%;max-width:390px;height:620px;border:1px solid #8888;border-radius:1rem" '
+        'style="width:100%;max-width:390px;height:560px;border:1px solid #8888;border-radius:1rem;'
+        'background:#fff" '
         f'srcdoc="{escape(text)}"></iframe>'
     )
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from lorarar.merging import Gates
     from lorarar.study.statistics import Entry
 
-RECORDS = ("rho", "experiment_validation", "first_sums", "hypernetworks")
 PAIR = ("bear plushie", "watercolor painting #1")
 BLOCK, TURN = 500, 50
 """Steps of ten pairs and of one, of which the figure of the losses takes means."""

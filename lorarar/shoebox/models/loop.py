@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from transformers import CLIPTokenizer
 
 from lorarar.atomic import atomic
 from lorarar.shoebox.world import world
+from lorarar.stamp import machine
 from lorarar.train.loop import Checkpoint, Run, learning_rate_factor
 
 GROUPS = 12_000
@@ -157,13 +156,6 @@ def fit(
     model.eval()
     precision = "bfloat16 and float32" if half else "float32"
     return {"steps": recipe.steps, "seconds": round(clock.seconds, 1), "precision": precision}
-
-
-def machine() -> str:
-    """Name what a run ran on, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads"
 
 
 def command(step: str, recipe: Recipe, seed: int, init: Path | None = None) -> str:

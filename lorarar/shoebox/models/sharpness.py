@@ -20,9 +20,10 @@ from lorarar.atomic import atomic
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import SCALES
 from lorarar.shoebox.models.critic import Critic
-from lorarar.shoebox.models.loop import machine, to_bytes, to_unit
+from lorarar.shoebox.models.loop import to_bytes, to_unit
 from lorarar.shoebox.models.train import encode, psnr
 from lorarar.shoebox.world import styles, subjects, world
+from lorarar.stamp import machine
 
 DRAWN = 40
 """Seed of the drawings that pictures are measured against, far from those that anything is trained on."""
