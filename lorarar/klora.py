@@ -189,7 +189,7 @@ def generate(
     beta: float = BETA,
     steps: int | None = None,
     guidance: float | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: bool = False,
     callback: Callable[[int, np.ndarray], None] | None = None,
 ) -> np.ndarray:

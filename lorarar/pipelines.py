@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lorarar.halves import keep_halves
 from lorarar.scales import DATA, MODEL_ID, SCALES, Scale, local
 
 if TYPE_CHECKING:
@@ -71,12 +72,21 @@ def quiet() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
-def load_pipeline(source: str | Path | Scale, device: str | torch.device | None = None) -> DiffusionPipeline:
+def load_pipeline(
+    source: str | Path | Scale,
+    device: str | torch.device | None = None,
+    like: Scale | None = None,
+) -> DiffusionPipeline:
     """Load a text-to-image pipeline with diffusers and nothing else.
+
+    A GPU has the weights in the scale's type and computes in it. A CPU computes in float32; the weights of a
+    scale in half precision stay halves, though (`lorarar.halves`).
 
     Args:
         source: a scale or its name, a folder in diffusers' layout, or a Hugging Face model id.
-        device: where it shall run; None takes the best there is. On a CPU the weights are float32.
+        device: where it shall run; None takes the best there is.
+        like: the scale whose settings hold for a base that is given by its folder or id; None takes the scale
+            that has this base, if there is one.
 
     Returns:
         ``StableDiffusionXLPipeline`` or ``StableDiffusionPipeline``, without safety checker, watermark and
@@ -95,14 +105,15 @@ def load_pipeline(source: str | Path | Scale, device: str | torch.device | None 
     if place.is_dir() and not (place / "model_index.json").is_file():
         raise ValueError(f"{place} is not a diffusers pipeline: it has no model_index.json")
     if scale is None:  # a scale's base, named by its path or id: the larger scale where two share it
-        scale = next(
+        scale = like or next(
             (s for s in reversed(SCALES.values()) if local(s.base).resolve() == place.resolve()), None
         )
 
     where = find_device(device)
-    dtype = torch.float32 if where.type == "cpu" else getattr(torch, scale.dtype if scale else "float16")
-    # Only repositories hold half-precision weights beside the full ones, and only a GPU wants them.
-    variant = scale.variant if scale and not place.is_dir() and where.type != "cpu" else None
+    unknown = "float32" if where.type == "cpu" else "float16"
+    dtype = getattr(torch, scale.dtype if scale else unknown)
+    # Only repositories hold half-precision weights beside the full ones.
+    variant = scale.variant if scale and not place.is_dir() else None
     name = str(place) if place.is_dir() else base
     with quiet():
         from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -122,6 +133,11 @@ def load_pipeline(source: str | Path | Scale, device: str | torch.device | None 
         pipe.watermark = None
     pipe.set_progress_bar_config(disable=True)
     pipe.scale = scale
+    if where.type == "cpu" and dtype != torch.float32:
+        for name in ("unet", "text_encoder", "text_encoder_2"):
+            if (model := getattr(pipe, name, None)) is not None:
+                keep_halves(model)
+        pipe.vae.float()
     return pipe.to(where)
 
 
@@ -147,9 +163,19 @@ def loaded(
                 pipe.load_lora_weights(_uniform(lora, pipe.dtype), adapter_name=f"lora{i}")
             if loras:
                 pipe.set_adapters([f"lora{i}" for i in range(len(loras))], weights)
+        _compute_in(pipe.unet.dtype, pipe)
         yield pipe
     finally:
         pipe.unload_lora_weights()
+
+
+def _compute_in(dtype: torch.dtype, pipe: DiffusionPipeline) -> None:
+    """Let applied LoRAs compute in a type: peft gives them that of the layer's weights, which may be kept."""
+    for name in ("unet", "text_encoder", "text_encoder_2"):
+        if (model := getattr(pipe, name, None)) is not None:
+            for key, parameter in model.named_parameters():
+                if ".lora_" in key:
+                    parameter.data = parameter.data.to(dtype)
 
 
 def check_fit(pipe: DiffusionPipeline, lora: LoRA) -> None:
@@ -201,7 +227,7 @@ def generate(
     *,
     steps: int | None = None,
     guidance: float | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: bool = False,
     callback: Callable[[int, np.ndarray], None] | None = None,
 ) -> np.ndarray:
@@ -217,7 +243,7 @@ def generate(
         seeds: one seed per image, or one for all.
         steps: inference steps; None takes those of the scale the pipeline was loaded for, else 50.
         guidance: scale of classifier-free guidance; None as for ``steps``, else 5.
-        batch_size: images computed at once.
+        batch_size: images computed at once; None takes `at_once`.
         progress: show a bar.
         callback: called with the index of the first image and the images of each finished batch.
 
@@ -225,7 +251,8 @@ def generate(
         (n, height, width, 3) uint8.
 
     Raises:
-        ValueError: the numbers of prompts and seeds differ, or a number is out of range.
+        ValueError: the numbers of prompts and seeds differ, a number is out of range, or an image is not
+            finite, as when half precision overflows.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     seeds = [int(seeds)] if isinstance(seeds, Integral) else [int(seed) for seed in seeds]
@@ -238,6 +265,7 @@ def generate(
     scale = getattr(pipe, "scale", None)
     steps = steps if steps is not None else scale.inference_steps if scale else 50
     guidance = guidance if guidance is not None else scale.guidance if scale else 5.0
+    batch_size = at_once(pipe) if batch_size is None else batch_size
     for name, value, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("guidance", guidance, 0)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
@@ -253,11 +281,22 @@ def generate(
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds[chunk]],
                 output_type="np",
             ).images
+            if not np.isfinite(made).all():
+                raise ValueError("the base answers with numbers that are not finite: try another precision")
             images.append((made * 255).round().astype(np.uint8))
             bar.update(len(made))
             if callback:
                 callback(start, images[-1])
     return np.concatenate(images)
+
+
+def at_once(pipe: DiffusionPipeline) -> int:
+    """Return how many images a pipeline makes at once: a megapixel's worth, at least 1, at most 16.
+
+    With one image of 1024 × 1024 pixels SDXL stays within a GPU of 16 GB.
+    """
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    return max(1, min(16, (1 << 20) // side**2))
 
 
 def grid(images: np.ndarray) -> np.ndarray:

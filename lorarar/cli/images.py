@@ -42,7 +42,12 @@ def add_generate(commands: Commands) -> None:
     parser.add_argument("--count", metavar="N", type=int, default=1, help="how many images")
     parser.add_argument("--steps", metavar="N", type=int, help="inference steps (default: the scale's)")
     parser.add_argument("--guidance", metavar="X", type=float, help="default: the scale's")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=16, help="images at once")
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        help="images at once (default: a megapixel's worth, at most 16)",
+    )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
     parser.set_defaults(run=_generate)
@@ -64,8 +69,7 @@ def _generate(options: argparse.Namespace) -> None:
 
     scale = find_scale(options.scale or "shoebox") if options.scale or not options.base else None
     loras = [load_lora(file) for file in options.lora]
-    pipe = load_pipeline(options.base or scale, options.device)
-    pipe.scale = scale or pipe.scale
+    pipe = load_pipeline(options.base or scale, options.device, scale)
     with loaded(pipe, *loras, weights=options.weight):
         images = generate(
             pipe,

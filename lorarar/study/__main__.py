@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         elif name != "tune":
             step.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
         if name == "images":
-            step.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
+            step.add_argument(
+                "--batch-size", type=int, metavar="N", help="images at once; default: a megapixel's worth"
+            )
         if name in ("verdicts", "tune"):
             step.add_argument("--judge", default="mars2", help="mars2, mars2=PATH_OR_URL or critic")
         if name == "times":

@@ -30,7 +30,7 @@ def images(
     methods: Sequence[str] = tuple(METHODS),
     wanted: Iterable[Pair] | None = None,
     *,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     pipe: DiffusionPipeline | None = None,
 ) -> list[Path]:
     """Make the images of every method and pair, except where a cell with the same settings is there.
@@ -39,7 +39,7 @@ def images(
         run: the setting.
         methods: names, or on validation variants of them (see `find_method`).
         wanted: pairs; None takes all of the run's.
-        batch_size: images computed at once.
+        batch_size: images computed at once; None takes `lorarar.pipelines.at_once`.
         pipe: the scale's pipeline, if it is loaded already.
 
     Returns:
