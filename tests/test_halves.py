@@ -90,5 +90,4 @@ def test_trainings_are_those_of_float32(pipe, kept):
         train_lora(one, *CONTENT, **options, callback=lambda step, loss, found=found: found.append(loss))
         terms = optimise(one, *sides, steps=2, draws=2, gradient_checkpointing=True, progress=False)[1]
         losses.append([*found, *terms["content"], *terms["style"]])
-    assert losses[0][1] < losses[0][0]
     np.testing.assert_allclose(*losses, rtol=1e-3)

@@ -11,15 +11,15 @@ ROOT = Path(__file__).parents[1]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "lorarar").rglob("*.py")}
 # From the ground up; a wing is a package or a file, and everything in it.
 FLOORS = (
-    ("atomic", "options", "parser"),
-    ("shoebox.world", "lora"),
+    ("atomic", "options", "parser", "halves"),
+    ("shoebox.world", "lora", "resume"),
     ("merging",),
     ("hypernet", "scales"),
     ("records",),
     ("pipelines",),
-    ("klora", "images"),
+    ("klora", "images", "stand_in"),
     ("train", "judging", "bench"),
-    ("shoebox.models",),
+    ("shoebox.models", "pair"),
     ("shoebox.zoo",),
     ("study",),
     ("bookkit",),

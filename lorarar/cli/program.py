@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from lorarar import __version__
 from lorarar.cli.adapters import add_info, add_merge
 from lorarar.cli.images import add_generate, add_judge, add_metrics
+from lorarar.cli.pipeline import add_pipeline
 from lorarar.cli.shoebox import add_shoebox, add_zoo
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
 from lorarar.cli.ui import add_ui
@@ -62,6 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
         print(f"lorarar: {one_line(error)}", file=sys.stderr)
         return 2
+    except ExceptionGroup as group:  # several inputs are bad: a line for each
+        if group.split(ValueError)[1] is not None:
+            raise
+        for error in group.exceptions:
+            print(f"lorarar: {one_line(error)}", file=sys.stderr)
+        return 2
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, for a GPU; torch may not be imported here
             raise
@@ -97,6 +104,7 @@ COMMANDS = [
     add_generate,
     add_judge,
     add_metrics,
+    add_pipeline,
     add_ui,
     add_wings,
 ]

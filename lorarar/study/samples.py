@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from lorarar.images import framed
 from lorarar.judging import Verdicts
 from lorarar.shoebox import zoo
 from lorarar.study.cells import Setting, cell_of
@@ -61,19 +62,6 @@ def samples(
                 chosen.append(sample)
                 break
     return chosen
-
-
-GREEN, RED = (0, 158, 115), (213, 45, 45)
-
-
-def framed(image: np.ndarray, right: bool) -> np.ndarray:
-    """Put a frame around an image (h, w, 3) uint8, an eighth of it in all: green if right, else red."""
-    height, width, _ = image.shape
-    edge = max(height // 16, 1)
-    around = np.empty((height + 2 * edge, width + 2 * edge, 3), np.uint8)
-    around[:] = GREEN if right else RED
-    around[edge:-edge, edge:-edge] = image
-    return around
 
 
 def sheet(run: Setting, rows: Sequence[Sample]) -> np.ndarray:
