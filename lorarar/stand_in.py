@@ -103,11 +103,20 @@ def unet(kind: str, size: int, narrow: int = 1) -> nn.Module:
         return UNet2DConditionModel(**(_narrowed(config, narrow) if narrow > 1 else config)).eval()
 
 
+def autoencoder(kind: str, size: int, narrow: int = 1) -> nn.Module:
+    """Return the autoencoder, likewise."""
+    with quiet():
+        from diffusers import AutoencoderKL
+
+    widths = tuple(width // narrow for width in _VAE["block_out_channels"])
+    vae = {**_VAE, "block_out_channels": widths, "sample_size": size, "norm_num_groups": min(32, widths[0])}
+    return AutoencoderKL(**vae, scaling_factor=0.13025 if kind == "sdxl" else 0.18215).eval()
+
+
 def models(kind: str, size: int, narrow: int = 1) -> dict[str, nn.Module]:
     """Return all networks of a base by the names that a pipeline gives them; arguments as in `build`."""
     network = unet(kind, size, narrow)
     with quiet():
-        from diffusers import AutoencoderKL
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     def text(sizes: dict[str, Any]) -> CLIPTextConfig:
@@ -118,10 +127,8 @@ def models(kind: str, size: int, narrow: int = 1) -> dict[str, nn.Module]:
         ids = {"bos_token_id": VOCABULARY - 2, "eos_token_id": VOCABULARY - 1, "pad_token_id": VOCABULARY - 1}
         return CLIPTextConfig(vocab_size=VOCABULARY, projection_dim=width, **made, **ids)
 
-    widths = tuple(width // narrow for width in _VAE["block_out_channels"])
-    vae = {**_VAE, "block_out_channels": widths, "sample_size": size, "norm_num_groups": min(32, widths[0])}
     found: dict[str, nn.Module] = {
-        "vae": AutoencoderKL(**vae, scaling_factor=0.13025 if kind == "sdxl" else 0.18215),
+        "vae": autoencoder(kind, size, narrow),
         "text_encoder": CLIPTextModel(text(_CLIP_L)),
     }
     if kind == "sdxl":
@@ -150,7 +157,7 @@ def build(
     Raises:
         ValueError: there is no stand-in of that kind.
     """
-    with _drawn(dtype, seed):
+    with drawn(dtype, seed):
         networks = models(kind, size, narrow)
     words = tokenizer()
     with quiet():
@@ -192,7 +199,7 @@ def _narrowed(config: dict[str, Any], by: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _drawn(dtype: torch.dtype, seed: int) -> Iterator[None]:
+def drawn(dtype: torch.dtype, seed: int) -> Iterator[None]:
     """Let modules be made in a type, from a seed; then leave both as they were."""
     before = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]):

@@ -19,7 +19,7 @@ FLOORS = (
     ("pipelines",),
     ("klora", "images", "stand_in"),
     ("train", "judging", "bench"),
-    ("shoebox.models", "pair"),
+    ("shoebox.models", "pair", "budget", "collection"),
     ("shoebox.zoo",),
     ("study",),
     ("bookkit",),

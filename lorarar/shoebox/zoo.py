@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ import torch
 from diffusers import DDPMScheduler
 from tqdm import tqdm
 
+from lorarar.collection import Folders
 from lorarar.lora import LoRA, LoRAError, load_lora, save_lora
 from lorarar.pipelines import base_sha256, generate, load_pipeline, loaded
 from lorarar.scales import Scale, data_folder, find_scale
@@ -118,6 +120,16 @@ def load(name: str, scale: str | Scale = "shoebox", variant: str = "") -> LoRA:
     return load_lora(path)
 
 
+def split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the subjects and the styles of a split."""
+    return subjects.SPLIT[name], styles.SPLIT[name]
+
+
+def family(style: str) -> str:
+    """Return what a style is called in a prompt."""
+    return styles.family(style)
+
+
 def class_of(name: str) -> str:
     """Return the class word of a subject."""
     return subjects.SUBJECTS[name].cls
@@ -203,6 +215,7 @@ def train(
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
+    world: Folders | None = None,
 ) -> list[Path]:
     """Train the LoRA of each name with the scale's recipe and write it in half precision.
 
@@ -217,6 +230,7 @@ def train(
         seed: together with the name, of the start and of everything drawn.
         device: where to train; None takes the best there is.
         progress: show one bar over all steps.
+        world: a collection of one's own, whose names these are; None takes the drawn world.
 
     Returns:
         The files, in the order of the names.
@@ -224,28 +238,29 @@ def train(
     Raises:
         ValueError: unknown name or scale, or a count below 1.
     """
-    names, scale = expand(names), find_scale(scale)
-    loras = folder(scale) if loras is None else loras
+    whose = world or sys.modules[__name__]
+    names, scale = whose.expand(names), find_scale(scale)
+    loras = whose.folder(scale) if loras is None else loras
     if count is not None and count < 1:
         raise ValueError(f"a LoRA needs at least 1 image, not {count}")
     pipe = load_pipeline(scale, device)
-    known = sorted([*subjects.SUBJECTS, *styles.STYLES])
+    known = sorted(world.names if world else [*subjects.SUBJECTS, *styles.STYLES])
     todo = []
     for name in names:
-        recipe = scale.content if axis(name) == "subject" else scale.style
-        images, captions = pictures(name, count)
+        recipe = scale.content if whose.axis(name) == "subject" else scale.style
+        images, captions = whose.pictures(name, count)
         settings = {
             **vars(recipe),
             "prompts": [captions],
             "seed": 1000 * seed + known.index(name),
             "base": base_sha256(pipe),
-            "images": hashlib.sha256(images.tobytes()).hexdigest(),
+            "images": hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest(),
         }
-        if not _made(file_of(name, loras), settings):
+        if not _made(whose.file_of(name, loras), settings):
             todo.append((name, images, captions, recipe, settings["seed"]))
     with tqdm(total=sum(job[3].steps for job in todo), unit="step", disable=not progress) as bar:
         for name, images, captions, recipe, own_seed in todo:
-            path = file_of(name, loras)
+            path = whose.file_of(name, loras)
             path.parent.mkdir(parents=True, exist_ok=True)
             bar.set_description(name)
             before, began = bar.n, time.monotonic()
@@ -270,7 +285,7 @@ def train(
                 {"name": name, "scale": scale.name, "seconds": round(time.monotonic() - began, 1)}
             )
             save_lora(lora, path, dtype=torch.float16)
-    return [file_of(name, loras) for name in names]
+    return [whose.file_of(name, loras) for name in names]
 
 
 def _made(path: Path, settings: dict[str, object]) -> bool:

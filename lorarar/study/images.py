@@ -16,7 +16,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from lorarar.pipelines import base_sha256, generate
-from lorarar.shoebox import zoo
 from lorarar.study.cells import Setting, cell_of, tasks
 from lorarar.study.methods import METHODS, applying, find_method, make
 from lorarar.study.training import Pair, decisive, lora_digest, seconds_since
@@ -67,7 +66,7 @@ def images(
                     "options": dict(method.options),
                     "subject": task.pair[0],
                     "style": task.pair[1],
-                    "prompt": zoo.words(*task.pair),
+                    "prompt": run.world.words(*task.pair),
                     "seeds": run.seeds,
                     "steps": run.scale.inference_steps,
                     "guidance": run.scale.guidance,

@@ -10,7 +10,6 @@ from PIL import Image
 
 from lorarar.images import framed
 from lorarar.judging import Verdicts
-from lorarar.shoebox import zoo
 from lorarar.study.cells import Setting, cell_of
 from lorarar.study.images import read_cell
 
@@ -75,7 +74,7 @@ def sheet(run: Setting, rows: Sequence[Sample]) -> np.ndarray:
         image = read_cell(cell_of(run, row.method, pair))[1][row.image]
         cells = [framed(image, row.subject and row.style)]
         for name, yes in zip(pair, (row.subject, row.style), strict=True):
-            reference = Image.fromarray(zoo.pictures(name, seed=1)[0][0]).resize(image.shape[1::-1])
+            reference = Image.fromarray(run.world.pictures(name, seed=1)[0][0]).resize(image.shape[1::-1])
             cells.append(framed(np.asarray(reference), yes))
         made.append(np.stack(cells))
     return np.stack(made)
