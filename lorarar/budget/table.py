@@ -86,10 +86,20 @@ def _unet(kind: str, size: int, narrow: int, dtype: torch.dtype) -> nn.Module:
 
 
 def rows() -> list[tuple[str, bool]]:
-    """Return what the table holds: steps of `STEPS` without and with checkpointing, and the decoding."""
-    trained = [name for name in STEPS if name not in ("forward", "inference step")]
-    found = [(name, checkpointing) for name in trained for checkpointing in (False, True)]
-    return [*found, ("forward", False), ("inference step", False), ("decoding", False)]
+    """Return what the table holds: each step, and whether with checkpointing."""
+    return [
+        ("LoRA", False),
+        ("LoRA", True),
+        ("hypernetwork", False),
+        ("hypernetwork, dense", False),
+        ("hypernetwork", True),
+        ("forward", False),
+        ("inference step", False),
+        ("decoding", False),
+        ("ZipLoRA", True),
+        ("ZipLoRA", False),
+        ("ZipLoRA, dense", False),
+    ]
 
 
 def name_of(step: str, checkpointing: bool) -> str:
