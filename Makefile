@@ -59,7 +59,8 @@ unit: $(READY)
 test-ui:
 	$(PYTHON) -m venv .venv-ui
 	.venv-ui/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test-ui]'
-	$(ALONE) .venv-ui/bin/python -m pytest tests/test_ui.py tests/test_served.py tests/test_comfyui.py
+	$(ALONE) .venv-ui/bin/python -m pytest tests/test_ui.py tests/test_people_page.py tests/test_served.py \
+	    tests/test_comfyui.py
 
 fuzz: $(READY)
 	$(BIN)python tests/fuzz.py

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorarar.hypernet import Hypernetwork, layers_of
+from lorarar.hypernet import PARTS, Hypernetwork, Invariants, layers_of
 from lorarar.lora import LoRA, delta_weight, load_lora, save_lora
 from lorarar.merging import compress, direct, lorarar, parallel
 from lorarar.parser import EXIT_STATUSES, Parser
@@ -254,6 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     network = Hypernetwork()
     nn.init.ones_(network.output.bias)  # a trained one answers numbers near 1
+    reader = Invariants()
+    nn.init.normal_(reader.output.weight, std=0.1)
     figures: dict[str, float] = {}
 
     def row(name: str, value: float, unit: str, note: str = "") -> None:
@@ -299,6 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "lorarar": lambda: lorarar(content, style, network),
             "direct": lambda: direct(content, style),
             "dense": lambda: dense_merge(content, style, network),
+            "invariants": lambda: lorarar(content, style, reader),
+            "four parts": lambda: lorarar(content, style, reader, parts=PARTS),
             "products": products(layers, options.rank, network.hidden),
             "copied": copied(content, style),
         },
@@ -307,6 +311,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dense_products, ours_products = multiplications(layers, options.rank, network.hidden)
     row("merge, lorarar", ours["lorarar"], "s")
     row("merge, direct", ours["direct"], "s")
+    row("merge, a network of invariants", ours["invariants"], "s")
+    row("  the same, coefficients for all four parts", ours["four parts"], "s")
+    row("  its parameters, LoRA.rar's", reader.size, "", f"{network.size:,}")
     row("merge, LoRA.rar's released algorithm, dense", ours["dense"], "s")
     row("  its coefficients' matrix products alone, factored", ours["products"], "s")
     row("  every factor copied once, into memory at hand", ours["copied"], "s")

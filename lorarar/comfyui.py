@@ -52,7 +52,7 @@ class MergeLoRAs:
                 ),
                 "coefficients": (
                     [NONE, *networks],
-                    {"tooltip": "method ziplora: coefficients optimised for these two, from models/lorarar"},
+                    {"tooltip": "ziplora: optimised for these two; table: mean ones; from models/lorarar"},
                 ),
             },
         }
@@ -83,13 +83,11 @@ class MergeLoRAs:
         sides = [load_lora(folder_paths.get_full_path_or_raise("loras", name)) for name in (content, style)]
         options: dict[str, Any] = {}
         if method == "lorarar" and hypernetwork != NONE:
-            from lorarar.hypernet import Hypernetwork
+            from lorarar.hypernet import load_network
 
-            network = Hypernetwork.load(folder_paths.get_full_path_or_raise(FOLDER, hypernetwork))
-            trained = network.metadata
-            options = {"hypernetwork": network, "rest": trained.get("rest", "average")}
-            options["parts"] = trained.get("parts", "query,output").split(",")
-        if method == "ziplora" and coefficients != NONE:
+            network = load_network(folder_paths.get_full_path_or_raise(FOLDER, hypernetwork))
+            options = {"hypernetwork": network, **network.merge_options}
+        if method in ("ziplora", "table") and coefficients != NONE:
             gates = load_coefficients(folder_paths.get_full_path_or_raise(FOLDER, coefficients))
             options = {"coefficients": gates}
         merged = merge(*sides, method, content_weight=content_weight, style_weight=style_weight, **options)

@@ -18,7 +18,7 @@ attention layers, so that S also rises a little from layer to layer within a ste
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -187,11 +187,7 @@ def generate(
     claims: Mapping[str, float] | None = None,
     alpha: float = ALPHA,
     beta: float = BETA,
-    steps: int | None = None,
-    guidance: float | None = None,
-    batch_size: int | None = None,
-    progress: bool = False,
-    callback: Callable[[int, np.ndarray], None] | None = None,
+    **settings: Any,
 ) -> np.ndarray:
     """Generate images with K-LoRA: `lorarar.pipelines.generate` inside `applied`, with the arguments of both.
 
@@ -202,13 +198,4 @@ def generate(
         ValueError: see `applied` and `lorarar.pipelines.generate`.
     """
     with applied(pipe, content, style, claims=claims, alpha=alpha, beta=beta):
-        return pipelines.generate(
-            pipe,
-            prompts,
-            seeds,
-            steps=steps,
-            guidance=guidance,
-            batch_size=batch_size,
-            progress=progress,
-            callback=callback,
-        )
+        return pipelines.generate(pipe, prompts, seeds, **settings)

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from lorarar.atomic import atomic
-from lorarar.hypernet import Hypernetwork
+from lorarar.hypernet import load_network
 from lorarar.images import framed, image_files, read_images
 from lorarar.judging import find_judge, judge_files, remembered
 from lorarar.lora import LoRA, load_lora, own_format, save_lora
@@ -265,7 +265,7 @@ class Run:
                     progress=self.progress,
                 )
             elif plan.hypernetwork is not None:
-                network = options["hypernetwork"] = Hypernetwork.load(plan.hypernetwork)
+                network = options["hypernetwork"] = load_network(plan.hypernetwork)
                 options["parts"] = network.metadata.get("parts", "query,output").split(",")
                 options["rest"] = network.metadata.get("rest", "average")
             both = dict(zip(("content_weight", "style_weight"), plan.weights, strict=True))
@@ -317,9 +317,8 @@ class Run:
             "words": self.plan.words,
         }
         if self._missing("verdicts", decided, out):
-            served = source.startswith(("http://", "https://"))
-            asked = {"progress": self.progress} | ({} if served else {"device": self.plan.device})
-            ask = remembered(find_judge(source, **asked), self.folder / "steps" / "answers.jsonl", source)
+            judge = find_judge(source, device=self.plan.device, progress=self.progress)
+            ask = remembered(judge, self.folder / "steps" / "answers.jsonl", source)
             found = judge_files(ask, self.folder / "pictures", content, style, self.plan.words)
             with atomic(out) as aside:
                 aside.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,8 +1,11 @@
-"""What all commands share: the parser, the exit statuses, the words for an error."""
+"""What all commands share: the parser, the exit statuses, what becomes of errors and signals."""
 
 import argparse
+import os
 import shlex
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,3 +48,55 @@ def command(commands: Commands, name: str, summary: str, example: str) -> argpar
         epilog=f"example:\n  {example}\n\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+EXTRAS = {
+    **dict.fromkeys(("diffusers", "peft", "transformers", "accelerate", "PIL"), "train"),
+    **dict.fromkeys(("openai", "sklearn", "scipy"), "judge"),
+    **dict.fromkeys(("matplotlib", "pandas", "ipywidgets", "IPython", "papermill", "nbformat"), "book"),
+    "gradio": "ui",
+}
+"""Which extra of the package brings a module that is missing."""
+
+
+def status_of(work: Callable[[], int | None], name: str, needs: str = "") -> int:
+    """Do a command's work and return the exit status (see `EXIT_STATUSES`); errors are said in one line.
+
+    Args:
+        work: returns its own exit status, or None for 0.
+        name: that begins the line.
+        needs: the command as one types it, for the line on a missing extra.
+    """
+    try:
+        # Asked to stop, a command takes back what it has begun to write, as it does after Ctrl-C.
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            status = work()
+            sys.stdout.flush()
+            return status or 0
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `lorarar info FILE | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        said = f"`{needs or name}` needs {error.name}, which is not installed: pip install 'lorarar[{extra}]'"
+    except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
+        said = one_line(error)
+    except ExceptionGroup as group:  # several inputs are bad: a line for each
+        if group.split(ValueError)[1] is not None:
+            raise
+        *others, last = map(one_line, group.exceptions)
+        for other in others:
+            print(f"{name}: {other}", file=sys.stderr)
+        said = last
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, for a GPU; torch may not be imported here
+            raise
+        said = "out of GPU memory: choose a smaller --batch-size or rank"
+    print(f"{name}: {said}", file=sys.stderr)
+    return 2

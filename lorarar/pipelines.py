@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from lorarar.halves import keep_halves
+from lorarar.options import GenerateOptions
 from lorarar.scales import DATA, MODEL_ID, SCALES, Scale, local
 
 if TYPE_CHECKING:
@@ -224,12 +225,11 @@ def generate(
     pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     seeds: int | Sequence[int],
+    options: GenerateOptions | None = None,
     *,
-    steps: int | None = None,
-    guidance: float | None = None,
-    batch_size: int | None = None,
     progress: bool = False,
     callback: Callable[[int, np.ndarray], None] | None = None,
+    **changes: Any,
 ) -> np.ndarray:
     """Generate images, each from its own prompt and seed.
 
@@ -241,19 +241,20 @@ def generate(
         pipe: a diffusers SDXL or SD 1.5 pipeline.
         prompts: one prompt per image, or one for all.
         seeds: one seed per image, or one for all.
-        steps: inference steps; None takes those of the scale the pipeline was loaded for, else 50.
-        guidance: scale of classifier-free guidance; None as for ``steps``, else 5.
-        batch_size: images computed at once; None takes `at_once`.
+        options: `lorarar.options.GenerateOptions`; steps and guidance that are not given are those of the
+            scale that the pipeline was loaded for, else 50 and 5; images at once are `at_once`.
         progress: show a bar.
         callback: called with the index of the first image and the images of each finished batch.
+        **changes: single options by name, which take precedence.
 
     Returns:
         (n, height, width, 3) uint8.
 
     Raises:
-        ValueError: the numbers of prompts and seeds differ, a number is out of range, or an image is not
+        ValueError: the numbers of prompts and seeds differ, an option is out of range, or an image is not
             finite, as when half precision overflows.
     """
+    o = GenerateOptions.of(options, **changes)
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     seeds = [int(seeds)] if isinstance(seeds, Integral) else [int(seed) for seed in seeds]
     count = max(len(prompts), len(seeds))
@@ -263,12 +264,9 @@ def generate(
             f"{len(prompts)} prompts but {len(seeds)} seeds: give one of each per image, or one for all"
         )
     scale = getattr(pipe, "scale", None)
-    steps = steps if steps is not None else scale.inference_steps if scale else 50
-    guidance = guidance if guidance is not None else scale.guidance if scale else 5.0
-    batch_size = at_once(pipe) if batch_size is None else batch_size
-    for name, value, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("guidance", guidance, 0)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
+    steps = o.steps if o.steps is not None else scale.inference_steps if scale else 50
+    guidance = o.guidance if o.guidance is not None else scale.guidance if scale else 5.0
+    batch_size = o.batch_size if o.batch_size is not None else at_once(pipe)
 
     images = []
     with tqdm(total=count, unit="image", disable=not progress) as bar:

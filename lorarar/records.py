@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lorarar.atomic import atomic
 from lorarar.scales import data_folder
-
-ROOT = Path(__file__).resolve().parents[1]
-"""The folder that holds the package and, in a checkout, the whole project."""
+from lorarar.stamp import ROOT, commit, machine, sha256, today
 
 PROVENANCE = ("command", "seed", "scale", "machine", "date", "commit", "inputs")
 
@@ -70,17 +63,22 @@ def save_recorded(
         scale: that the command used.
         inputs: files that decided the result, relative to the project's root; kept as SHA-256.
     """
-    path = data_folder() / "recorded" / f"{name}.json"
-    content = {
+    provenance = {
         "command": command,
         "seed": seed,
         "scale": scale,
         "machine": machine(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
-        "inputs": {str(i): digest(ROOT / i) for i in inputs},
-        "values": dict(values),
+        "date": today(),
+        "commit": commit(),
+        "inputs": {str(i): sha256(ROOT / i) for i in inputs},
     }
+    return save_values(Recorded(name, {}, provenance), values)
+
+
+def save_values(run: Recorded, values: Mapping[str, Any]) -> Path:
+    """Write a recorded run with other values, such as tables made anew from it; its provenance stays."""
+    path = data_folder() / "recorded" / f"{run.name}.json"
+    content = {**run.provenance, "values": dict(values)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as aside:
         aside.write_text(json.dumps(content, indent=1) + "\n")
@@ -90,24 +88,3 @@ def save_recorded(
 def inside(files: Iterable[Path]) -> list[Path]:
     """Return the files that lie in the project, relative to its root, as `save_recorded` takes them."""
     return [file.relative_to(ROOT) for file in map(Path.resolve, files) if file.is_relative_to(ROOT)]
-
-
-def machine() -> str:
-    """Describe this machine without naming it: processor or GPU, cores, system, Python."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    unit = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cores} CPU cores"
-    return f"{unit}, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file; "" if there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def _commit() -> str:
-    answer = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True
-    )
-    return answer.stdout.strip() or "none"

@@ -44,43 +44,40 @@ _SHOEBOX = LoraRecipe(rank=8, steps=250, learning_rate=1e-3, batch_size=4, warmu
 _SHOEBOX_STYLE = replace(_SHOEBOX, steps=500)  # a style is harder to learn than a thing
 _SMOKE = LoraRecipe(rank=4, steps=4, learning_rate=1e-3, batch_size=2)
 
+_SHOEBOX_SCALE = Scale(
+    name="shoebox",
+    base="data/shoebox/base",
+    size=64,
+    inference_steps=16,
+    guidance=2.0,
+    dtype="float32",
+    content=_SHOEBOX,
+    style=_SHOEBOX_STYLE,
+    ziplora=MergerRecipe(steps=100, batch_size=4),
+    hypernetwork=MergerRecipe(steps=5000),
+    judge="data/shoebox/judge",
+    clip="data/shoebox/clip",
+    dino="data/shoebox/dino",
+)
+
 # sdxl, koala and sd15 follow the papers' supplements (LoRA.rar §A1.3, ZipLoRA §1): rank 64, 1000 steps of one
 # image, learning rate 5e-5, λ 0.01, ZipLoRA 100 steps, the hypernetwork 5000 steps over 100 pairs, 50
 # inference steps.
 SCALES: dict[str, Scale] = {
     scale.name: scale
     for scale in (
-        Scale(
+        replace(
+            _SHOEBOX_SCALE,
             name="smoke",
-            base="data/shoebox/base",
-            size=64,
             inference_steps=2,
             guidance=3.0,
-            dtype="float32",
             content=_SMOKE,
             style=_SMOKE,
             ziplora=MergerRecipe(steps=2, batch_size=2),
             hypernetwork=MergerRecipe(steps=4, batch_size=2),
             hypernetwork_pairs=2,
-            judge="data/shoebox/judge",
-            clip="data/shoebox/clip",
-            dino="data/shoebox/dino",
         ),
-        Scale(
-            name="shoebox",
-            base="data/shoebox/base",
-            size=64,
-            inference_steps=16,
-            guidance=2.0,
-            dtype="float32",
-            content=_SHOEBOX,
-            style=_SHOEBOX_STYLE,
-            ziplora=MergerRecipe(steps=100, batch_size=4),
-            hypernetwork=MergerRecipe(steps=5000),
-            judge="data/shoebox/judge",
-            clip="data/shoebox/clip",
-            dino="data/shoebox/dino",
-        ),
+        _SHOEBOX_SCALE,
         Scale(
             name="sdxl",
             base="stabilityai/stable-diffusion-xl-base-1.0",

@@ -52,11 +52,10 @@ def merge_files(
 def _needed(hypernetwork: str | None, coefficients: str | None) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if hypernetwork:
-        from lorarar.hypernet import Hypernetwork
+        from lorarar.hypernet import load_network
 
-        network = Hypernetwork.load(hypernetwork)
-        options = {"hypernetwork": network, "rest": network.metadata.get("rest", "average")}
-        options["parts"] = network.metadata.get("parts", "query,output").split(",")
+        network = load_network(hypernetwork)
+        options = {"hypernetwork": network, **network.merge_options}
     if coefficients:
         from lorarar.lora import load_coefficients
 
@@ -98,10 +97,10 @@ def page() -> "gradio.Blocks":
             ]
             rank = gr.Number(label="Rank (0: both together)", precision=0, minimum=0, value=0)
             format = gr.Dropdown([AS_INPUTS, *FORMATS], value=AS_INPUTS, label="Format of the file")
-        with gr.Accordion("For the methods lorarar and ziplora", open=False), gr.Row():
+        with gr.Accordion("For the methods lorarar, ziplora and table", open=False), gr.Row():
             networks = [
                 gr.File(label=label, file_types=[".safetensors"])
-                for label in ("Hypernetwork (lorarar)", "Coefficients (ziplora)")
+                for label in ("Hypernetwork (lorarar)", "Coefficients (ziplora, table)")
             ]
         button = gr.Button("Merge", variant="primary")
         result = gr.Textbox(label="Result", lines=8, max_lines=20)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lorarar.bookkit import board as boards
+from lorarar.bookkit import sums
 from lorarar.bookkit.chapters import ch09_mars2 as ch09
 from lorarar.bookkit.chapters import ch10_scoreboard as ch10
 from lorarar.study import statistics
@@ -39,6 +40,19 @@ def test_the_board_is_the_record():
     assert board.merges[0] == "ziplora" and not set(boards.CONTROLS) & set(board.merges)
 
 
+def test_both_intervals_stand_side_by_side():
+    """The scoreboard's table of why intervals are crossed: one value, and the crossed interval is wider."""
+    shown = ch10.two_intervals(boards.load("test")).data
+    assert len(shown) == 4
+    for _, row in shown.iterrows():
+        pairs, names = row["Pairs drawn"], row["Subjects and styles drawn"]
+        assert pairs.split(" (")[0] == names.split(" (")[0]
+        (a, b), (c, d) = (
+            [float(x) for x in s.split("(")[1].rstrip(")").split(" to ")] for s in (pairs, names)
+        )
+        assert c < a < b < d
+
+
 def test_a_comparison_is_settled_on_both_splits():
     test, validation = boards.load("test"), boards.load("validation")
     for comparison in ch10.comparisons(test, validation):
@@ -48,6 +62,6 @@ def test_a_comparison_is_settled_on_both_splits():
 
 
 def test_sums_and_methods_are_compared_on_the_same_images():
-    scores = ch10.shared_images("shoebox")
+    scores = sums.shared("shoebox", ["direct", "ziplora"])
     assert {grid.shape for grid in scores.values()} == {(3, 3)}
-    assert "plain sum" not in scores and "sum 1 and 1" in scores
+    assert (scores[sums.FULL] == scores["direct"]).all(), "one sum, one judge, two records"

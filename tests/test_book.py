@@ -45,6 +45,11 @@ def cells(chapter: Path) -> list:
 
 
 @cache
+def known(chapter: Path) -> facts.Facts:
+    return ledger.known(chapter)
+
+
+@cache
 def smoke(chapter: Path) -> Path:
     return runs.run(chapter, "smoke")
 
@@ -250,7 +255,7 @@ def test_cells_are_short_and_folds_say_what_they_do(chapter):
 
 @each_chapter
 def test_findings_stand_in_the_prose_and_hold(chapter):
-    facts = ledger.known(chapter)
+    facts = known(chapter)
     statements = sources.module_of(chapter).statements(facts)
     prose = " ".join(cell.source for cell in cells(chapter) if cell.cell_type == "markdown")
     prose = normal(f"{prose} {' '.join(captions(chapter))}")
@@ -264,7 +269,7 @@ def test_findings_stand_in_the_prose_and_hold(chapter):
 @each_chapter
 def test_statements_can_fail(chapter):
     """A statement that holds whatever was measured says nothing: facts are turned round, one at a time."""
-    facts, module = ledger.known(chapter), sources.module_of(chapter)
+    facts, module = known(chapter), sources.module_of(chapter)
     never = set(module.statements(facts))
     for name, value in facts.items():
         for other in (not value,) if isinstance(value, bool) else (0, 1, -value, value + 1e6, 1e-9):
@@ -278,7 +283,7 @@ def test_statements_can_fail(chapter):
 
 @each_chapter
 def test_claims_are_worked_out_from_facts(chapter):
-    facts, module = ledger.known(chapter), sources.module_of(chapter)
+    facts, module = known(chapter), sources.module_of(chapter)
     found = module.claims(facts)
     assert found == module.claims(facts) and len({claim.key for claim in found}) == len(found)
     assert found or is_appendix(chapter)
@@ -296,12 +301,12 @@ def test_every_number_is_used(chapter):
             asked.add(name)
             return super().__getitem__(name)
 
-    known = Watched(ledger.known(chapter))
-    module.statements(known)
-    module.claims(known)
+    watched = Watched(known(chapter))
+    module.statements(watched)
+    module.claims(watched)
     quoted = set(re.findall(r"\{glue:text\}`([^`:]+)", chapter.read_text()))
-    assert quoted <= set(known), f"quoted and not known: {sorted(quoted - set(known))}"
-    idle = sorted(set(known) - quoted - asked)
+    assert quoted <= set(watched), f"quoted and not known: {sorted(quoted - set(watched))}"
+    idle = sorted(set(watched) - quoted - asked)
     assert not idle, f"neither quoted nor used in statements or claims: {idle}"
 
 
@@ -504,6 +509,7 @@ def test_flattening_refuses_what_it_does_not_know(text):
         flatten(text)
 
 
+@pytest.mark.slow
 def test_colab_bootstrap_from_an_empty_folder(tmp_path):
     """Run the first cell and every import of every chapter where lorarar is neither present nor installed."""
     clone, place, fresh = tmp_path / "clone", tmp_path / "empty", tmp_path / "venv"

@@ -300,16 +300,17 @@ def test_a_control_refuses_what_a_page_cannot_hold():
         Control(shade, {"red": [0, 100], "side": ["left"]}, alt="red", start={"red": 3})
 
 
+@pytest.mark.slow
 def test_the_control_of_chapter_5_optimises_and_draws():
     """Steps of ZipLoRA are set from code; picture and words follow; the start is the plain sum."""
     from lorarar.bookkit.chapters import ch05_ziplora as ch05
-    from lorarar.bookkit.measure import load_pair
     from lorarar.pipelines import load_pipeline
+    from lorarar.shoebox import zoo
     from lorarar.study.training import with_pictures
     from lorarar.train import optimise
 
     pipe = load_pipeline("smoke")
-    loras = load_pair(*ch05.PAIR, "smoke")
+    loras = zoo.load_pair(*ch05.PAIR, "smoke")
     sides = [with_pictures(name, lora) for name, lora in zip(ch05.PAIR, loras, strict=True)]
 
     def fit(measure, steps):

@@ -101,6 +101,7 @@ def test_mixed_groups_have_ids_of_their_own(tmp_path, monkeypatch):
         changed.mixed(4, 0, 1.0)
 
 
+@pytest.mark.slow
 def test_the_examination_counts_what_is_wrongly_accepted():
     drawn = hardest.cases(each=2)
     subject = [e for e in drawn if e.case.axis == "subject"]
@@ -120,7 +121,8 @@ def test_the_examination_counts_what_is_wrongly_accepted():
 
 
 def test_verdicts_are_remembered(tmp_path):
-    case = hardest.cases(each=1)[0].case
+    drawn = world.subject_images("dog #2", count=2)
+    case = Case("subject", "dog #2", drawn, drawn, np.array([True, False]), "")
     asked = []
 
     def verdict(case: Case) -> np.ndarray:

@@ -71,7 +71,7 @@ def test_quiet_says_nothing_and_json_is_json(pair, tmp_path, capsys):
     assert facts["ranks"] == [3] and facts["bytes"] == (tmp_path / "a.safetensors").stat().st_size
 
 
-@pytest.mark.parametrize("method", ["direct", "ties", "dare", "dare-ties", "np-lora"])
+@pytest.mark.parametrize("method", ["direct", "levels", "ties", "dare", "dare-ties", "np-lora"])
 @pytest.mark.parametrize("format", ["diffusers", "kohya"])
 def test_every_method_and_format(pair, tmp_path, method, format):
     out = tmp_path / "out.safetensors"
@@ -105,6 +105,23 @@ def test_hypernetwork_and_coefficients_from_files(pair, tmp_path):
     assert run("merge", *pair, "-o", out, "--coefficients", tmp_path / "m.safetensors", "--quiet") == 0
     expected = 2 * dense(load_lora(pair[0])[layer])
     np.testing.assert_allclose(dense(load_lora(out)[layer]), expected, rtol=0, atol=1e-5)
+
+
+def test_levels_and_a_table_from_files(pair, tmp_path, capsys):
+    out, (cat, oil) = tmp_path / "out.safetensors", (load_lora(path) for path in pair)
+    query = [layer for layer in LAYERS if layer.endswith("to_q")]
+    words = ("--content-weight", 0.9, "--style-weight", 0.4, "--content-rest", 0.1, "--style-rest", 0.2)
+    assert run("merge", *pair, "-o", out, "--method", "levels", "--parts", "query", *words, "--quiet") == 0
+    for layer, merged in load_lora(out).items():
+        a, b = (0.9, 0.4) if layer in query else (0.1, 0.2)
+        np.testing.assert_allclose(dense(merged), a * dense(cat[layer]) + b * dense(oil[layer]), atol=1e-5)
+    table = tmp_path / "table.safetensors"
+    save_coefficients({query[0]: (torch.tensor([2.0]), torch.tensor([0.25]))}, table)
+    assert run("merge", *pair, "-o", out, "--method", "table", "--coefficients", table, "--quiet") == 0
+    want = 2 * dense(cat[query[0]]) + 0.25 * dense(oil[query[0]])
+    np.testing.assert_allclose(dense(load_lora(out)[query[0]]), want, atol=1e-5)
+    assert run("merge", *pair, "-o", out, "--method", "table", "--quiet") == 2
+    assert "--coefficients FILE goes with --method ziplora or table" in capsys.readouterr().err
 
 
 def test_info_is_a_table_or_json(tmp_path, capsys):
@@ -390,6 +407,7 @@ def process(*arguments, code="import sys; from lorarar.cli import main; sys.exit
     )
 
 
+@pytest.mark.slow
 def test_interrupting_leaves_nothing_and_exits_130(pair, tmp_path):
     slow = (
         "import signal, sys, threading, time, lorarar.lora.write as l, lorarar.cli\n"
@@ -419,6 +437,7 @@ def test_interrupting_leaves_nothing_and_exits_130(pair, tmp_path):
         assert sorted(p.name for p in tmp_path.iterdir()) == ["cat.safetensors", "oil.safetensors"]
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy_and_merge_no_diffusers(pair, tmp_path):
     watch = (
         "import sys, atexit\n"
@@ -433,6 +452,7 @@ def test_help_imports_nothing_heavy_and_merge_no_diffusers(pair, tmp_path):
         assert done.returncode == 0 and set(done.stderr.split()) <= {"torch", "numpy"}
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_and_a_full_disk_are_no_tracebacks(pair):
     read, written = os.pipe()
     os.close(read)

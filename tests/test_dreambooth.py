@@ -598,11 +598,11 @@ def test_bad_input_to_train_lora_is_one_line(photos, base, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--count", "0"], "--count must be at least 1"),
+        (["--count", "0"], "count must be a whole number of at least 1"),
         (["-o", "dog.txt"], "expected a name that ends in .png"),
         (["--lora", "absent.safetensors"], "absent.safetensors"),
         (["--weight", "2"], "1 weights for 0 LoRAs"),
-        (["--steps", "0"], "steps must be at least 1"),
+        (["--steps", "0"], "steps must be a whole number of at least 1"),
         (["--base", "absent"], "no model folder absent"),
     ],
 )

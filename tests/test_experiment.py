@@ -363,7 +363,7 @@ FOUND = {
 
 
 def test_scoreboard_by_hand():
-    board = scoreboard(FOUND)
+    board = scoreboard(FOUND, 2)
     assert board["lorarar"]["average"].value == 3 / 8 and board["lorarar"]["best"].value == 2 / 4
     assert board["lorarar"]["subject"].value == 6 / 8 and board["lorarar"]["style"].value == 5 / 8
     assert board["direct"]["average"].value == board["direct"]["best"].value == 0
@@ -487,7 +487,7 @@ def test_metrics_compare_with_the_right_references(whole, monkeypatch):
         assert np.allclose(found["direct"]["CLIP-I"][i], (images @ style.T).mean(1))
         assert np.allclose(found["direct"]["DINO"][i], 2 * (images @ subject.T).mean(1))
     assert asked[0] == "a dog in oil painting style" and "sks" not in " ".join(asked)
-    table = table_a2(found)
+    table = table_a2(found, 1)
     entry = table["direct"]["CLIP-I"]
     assert (
         np.isclose(entry.value, found["direct"]["CLIP-I"].mean()) and entry.low <= entry.value <= entry.high
@@ -541,6 +541,16 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch
     assert sheet.size == (2 * 32, 4 * 32)
     with pytest.raises(ValueError, match="no verdicts of mars2: there are critic"):
         from_record(written, "mars2")
+
+    # Tables can be made anew from the verdicts alone; what made those stays.
+    stale = {**written, "tables": {}, "agreement": {}}
+    path = records.save_values(written, stale)
+    assert records.recorded(written.name)["tables"] == {}
+    assert main(["tables", "--scale", "tiny", "--quiet"]) == 0
+    again = records.recorded(written.name)
+    assert again == written and again.provenance == written.provenance
+    assert main(["tables", "--scale", "tiny", "--record", "nothing"]) == 2
+    assert "no recorded run" in capsys.readouterr().err and path.is_file()
 
     monkeypatch.setattr("lorarar.study.__main__.load_encoder", lambda source, device: source)
     monkeypatch.setattr("lorarar.study.judges.image_similarity", lambda e, i, r: np.linspace(0, 1, len(i)))

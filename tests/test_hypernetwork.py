@@ -12,13 +12,14 @@ from test_objective import CONTENT, PICTURES, STYLE, adapter, answer64, dense_me
 from tiny import tiny_pipeline
 
 import lorarar.train.hypernetwork
-from lorarar import Hypernetwork
-from lorarar.hypernet import PARTS, layers_of
-from lorarar.lora import LoRA, delta_weight
+from lorarar import Hypernetwork, merge
+from lorarar.hypernet import PARTS, Invariants, layers_of, load_network
+from lorarar.lora import LoRA, LoRAError, delta_weight
+from lorarar.options import HypernetworkOptions
 from lorarar.scales import SCALES
 from lorarar.train import Trained, train_hypernetwork
 from lorarar.train.gates import updates
-from lorarar.train.hypernetwork import sample_pairs, schedule
+from lorarar.train.hypernetwork import fresh, sample_pairs, schedule
 from lorarar.train.objective import chosen, teach
 
 QUICK = {"pairs": 2, "steps": 4, "batch_size": 1, "draws": 2, "hidden": 8, "progress": False}
@@ -116,6 +117,7 @@ def test_a_killed_run_resumes_to_the_same_bits(pipe, loras, tmp_path, order):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_all_fifteen_sets_of_parts_train(pipe, loras):
     sets = [s for n in range(1, 5) for s in itertools.combinations(PARTS, n)]
     assert len(sets) == 15
@@ -169,8 +171,115 @@ def test_the_file_says_how_it_was_trained(pipe, loras, tmp_path):
     training = json.loads(back.metadata["lorarar_training"])
     assert (training["steps"], training["pairs"], training["seed"]) == (4, 2, 3)
     assert training["measure"] == "cosine" and training["similarity"] == 0.01
+    named = {side.name for group in loras for side in group}
+    assert set(training["contents"]) | set(training["styles"]) <= named and training["contents"]
     other, _ = train_hypernetwork(pipe, *loras, **QUICK, seed=4, rest="sum", measure="cosine")
     assert not torch.equal(weights(other), weights(network))
+
+
+# The other network, and what helps training to converge
+
+
+READER = {**QUICK, "steps": 20, "batch_size": 2, "pairs": 1, "reads": "invariants", "context": "moments"}
+READER |= {"parts": tuple(PARTS), "warmup": 2, "decay": 0.5}
+
+
+@pytest.fixture(scope="module")
+def reader(pipe, loras):
+    return train_hypernetwork(pipe, *loras, **READER)
+
+
+def test_a_network_of_invariants_trains_resumes_and_says_so(pipe, loras, reader, tmp_path):
+    options, (whole, history) = READER, reader
+    assert isinstance(whole, Invariants) and (whole.context, whole.hidden) == ("moments", 8)
+    total = np.add(history["content"], history["style"])
+    assert total[-5:].mean() < 0.9 * total[:5].mean()
+
+    def kill(step, terms):
+        if step == 15:
+            raise KeyboardInterrupt
+
+    state = {"checkpoint": tmp_path / "state", "checkpoint_every": 10}
+    with pytest.raises(KeyboardInterrupt):
+        train_hypernetwork(pipe, *loras, **options, **state, callback=kill)
+    resumed, rest = train_hypernetwork(pipe, *loras, **options, **state, resume=True)
+    assert torch.equal(weights(resumed), weights(whole)) and rest == history
+    whole.save(tmp_path / "i.safetensors")
+    back = load_network(tmp_path / "i.safetensors")
+    assert back.parts == tuple(PARTS)
+    training = json.loads(back.metadata["lorarar_training"])
+    assert (training["reads"], training["context"], training["decay"]) == ("invariants", "moments", 0.5)
+
+
+BASES = {  # places of attention, widths there, inputs from text: in the real ones' proportions
+    "SD 1.5": (("down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.3"), (40, 80, 160, 40), 96),
+    "KOALA": (("down_blocks.1", "down_blocks.2", "up_blocks.0", "up_blocks.1"), (80, 160, 160, 80), 256),
+}
+
+
+def of_base(base, seed, rank, size):
+    """A LoRA with the layers of a base, its entries of some size."""
+    draw, lora = torch.Generator().manual_seed(seed), LoRA({})
+    for spot, width in zip(*BASES[base][:2], strict=True):
+        for a, module in itertools.product((1, 2), PARTS.values()):
+            inputs = BASES[base][2] if a == 2 and module in ("to_k", "to_v") else width
+            up, down = (torch.randn(shape, generator=draw) for shape in ((width, rank), (rank, inputs)))
+            lora[f"unet.{spot}.attentions.0.transformer_blocks.0.attn{a}.{module}"] = size * up, down
+    return lora
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_it_serves_other_bases_unchanged(loras, reader, base):
+    """Other places, column lengths, ranks and sizes than it was trained with: answers as it has at home."""
+    network, (contents, styles) = reader[0], loras
+    home = network.coefficients(contents[0].lora, styles[0].lora, PARTS)
+    content, style = of_base(base, 1, 16, 0.003), of_base(base, 2, 4, 0.01)
+    with pytest.raises(LoRAError, match="its columns have length"):
+        Hypernetwork([64]).coefficients(content, style)
+    found = network.coefficients(content, style, PARTS)
+    assert list(found) == layers_of(content, PARTS)
+    for side in (0, 1):
+        here, there = (torch.cat([pair[side] for pair in said.values()]) for said in (home, found))
+        assert bool(there.isfinite().all()) and 0 < float(there.mean()) < 1.5
+        assert here.min() - 0.5 < there.min() and there.max() < here.max() + 0.5
+    merged = merge(content, style, "lorarar", hypernetwork=network, **network.merge_options)
+    for layer, (m_c, m_s) in found.items():
+        c, s = (delta_weight(lora[layer]) for lora in (content, style))
+        torch.testing.assert_close(
+            delta_weight(merged[layer]), (c * m_c + s * m_s).detach(), atol=1e-5, rtol=1e-4
+        )
+
+
+def test_the_rate_rises_and_falls(pipe, loras):
+    """AdamW's first step is ±the rate: at the first of four steps of warming up, a quarter of it."""
+    options = {**QUICK, "steps": 1, "pairs": 1, "weight_decay": 0.0, "learning_rate": 1e-3}
+    start = weights(fresh(HypernetworkOptions(hidden=8), {64}))
+    for rate, want in (({}, 1e-3), ({"warmup": 4}, 2.5e-4), ({"decay": 1.0}, 1e-3)):
+        moved = (weights(train_hypernetwork(pipe, *loras, **options, **rate)[0]) - start).abs()
+        assert float(moved.max()) == pytest.approx(want, rel=1e-2)
+    both = [train_hypernetwork(pipe, *loras, **{**options, "steps": 2, "decay": d})[0] for d in (0.0, 1.0)]
+    assert not torch.equal(*map(weights, both)), "the last of two steps is half as long"
+
+
+def test_inputs_of_rms_one_are_in_the_weights_that_are_saved(pipe, loras):
+    """With a rate of next to nothing the trained network is the fresh one, times what scales its inputs."""
+    options = {**QUICK, "unit_inputs": True, "learning_rate": 1e-12, "weight_decay": 0.0, "pairs": 4}
+    network, history = train_hypernetwork(pipe, *loras, **options)
+    start = fresh(HypernetworkOptions(hidden=8), {64})
+    entries = torch.cat(
+        [
+            delta_weight([x.double() for x in side.lora[layer]]).flatten()
+            for group in loras
+            for side in group
+            for layer in layers_of(side.lora, ("query", "output"))
+        ]
+    )
+    factor = network.inputs["64"].weight / start.inputs["64"].weight
+    want = 1 / float(entries.square().mean().sqrt())
+    torch.testing.assert_close(factor, torch.full_like(factor, want), rtol=1e-4, atol=0)
+    torch.testing.assert_close(network.output.weight, start.output.weight)
+    plain = train_hypernetwork(pipe, *loras, **{**options, "unit_inputs": False})[1]
+    assert history["similarity"] != plain["similarity"], "it is trained on what it will be merged by"
 
 
 def test_scales_are_arguments(pipe, loras):
@@ -219,6 +328,17 @@ def test_the_papers_schedule_and_the_mixed_one():
         ({"order": "sorted"}, "unknown order 'sorted'"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative"),
         ({"hidden": 0}, "hidden must be"),
+        ({"decay": 2.0}, "decay must lie between 0 and 1"),
+        ({"reads": "entries"}, "unknown reads 'entries': choose one of columns, invariants"),
+        ({"context": "moments"}, "context is not for a network that reads columns"),
+        (
+            {"reads": "invariants", "unit_inputs": True},
+            "unit_inputs is not for a network that reads invariants",
+        ),
+        (
+            {"reads": "invariants", "context": "attention", "hidden": 6},
+            "hidden 6: attention needs a multiple of 4",
+        ),
         ({"learning_rate": 1e30}, "training diverged"),
         ({"checkpoint": "absent/run.checkpoint"}, "its folder does not exist"),
     ],

@@ -29,12 +29,8 @@ from transformers import (
 from lorarar.cli import main
 from lorarar.judging import (
     Question,
-    average_case,
-    best_case,
-    bootstrap,
+    by_pair,
     conversation,
-    difference,
-    entry,
     find_judge,
     heat_maps,
     judge,
@@ -44,7 +40,6 @@ from lorarar.judging import (
     remembered,
     said_yes,
     served_judge,
-    table,
     votes,
 )
 from lorarar.judging.local import load_processor, render, without_video
@@ -167,9 +162,9 @@ def test_a_model_that_is_no_judge_is_told():
 
 def test_cases_by_hand():
     right = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0]], bool)
-    assert average_case(right) == 7 / 16
-    assert best_case(right) == 3 / 4
-    assert average_case(right.astype(int)) == 7 / 16
+    assert by_pair(right, "average").tolist() == [1 / 4, 0, 1, 1 / 2]
+    assert by_pair(right, "best").tolist() == [1, 0, 1, 1]
+    assert by_pair(right.astype(int), "average").mean() == 7 / 16
 
 
 def test_the_supplements_best_cases_are_twelfths():
@@ -177,66 +172,20 @@ def test_the_supplements_best_cases_are_twelfths():
     for pairs, printed in ((11, 0.92), (10, 0.83), (9, 0.75), (7, 0.58), (6, 0.50), (4, 0.33)):
         right = np.zeros((4, 3, 10), bool)
         right.reshape(12, 10)[rng.permutation(12)[:pairs], rng.integers(10)] = True
-        assert round(best_case(right.reshape(12, 10)), 2) == printed
+        assert round(by_pair(right.reshape(12, 10), "best").mean(), 2) == printed
         average, best = heat_maps(right)
         assert average.shape == best.shape == (4, 3)
         assert best.sum() == pairs
         assert average.sum() == pytest.approx(pairs / 10)
 
 
-def test_bootstrap_is_a_plain_loop():
-    scores = rng.random(25)
-    draw = np.random.default_rng(7)
-    means = []
-    for _ in range(500):
-        picked = draw.integers(25, size=25)
-        means.append(sum(scores[i] for i in picked) / 25)
-    expected = np.percentile(means, [2.5, 97.5])
-    np.testing.assert_allclose(bootstrap(scores, resamples=500, seed=7), expected, rtol=1e-12)
-
-
-def test_bootstrap_is_as_wide_as_theory_says():
-    """For many pairs the interval is mean ± 1.96 standard errors (±1.64 at 90 %)."""
-    scores = (rng.random(600) < 0.3).astype(float)
-    error = scores.std() / np.sqrt(600)
-    for level, z in ((0.95, 1.96), (0.9, 1.645)):
-        low, high = bootstrap(scores, 2000, level)
-        assert low == pytest.approx(scores.mean() - z * error, abs=0.15 * error)
-        assert high == pytest.approx(scores.mean() + z * error, abs=0.15 * error)
-
-
-def test_pairs_are_resampled_with_all_their_images():
-    """Images of one pair that are all alike tell no more than one image does."""
-    one = (rng.random((25, 1)) < 0.5).astype(bool)
-    assert entry(np.repeat(one, 10, 1), "average") == entry(one, "average")
-
-
-def test_table_and_difference():
-    better, worse = np.ones((6, 4), bool), np.zeros((6, 4), bool)
-    worse[0, 0] = True
-    found = table({"better": better, "worse": worse}, resamples=200)
-    assert list(found) == ["better", "worse"]
-    assert found["better"] == {"average": (1, 1, 1), "best": (1, 1, 1)}
-    assert found["worse"]["average"].value == 1 / 24
-    assert found["worse"]["best"].value == 1 / 6
-    assert found["worse"]["best"].low == 0 < found["worse"]["best"].high < 1
-    gain = difference(better, worse, resamples=200)
-    assert gain.value == pytest.approx(23 / 24)
-    assert gain.low < gain.value < gain.high == 1
-    assert difference(worse, worse) == (0, 0, 0)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: average_case(np.zeros((2, 3, 4))), r"\(pairs, images\)"),
-        (lambda: best_case(np.zeros((0, 3))), "at least one"),
-        (lambda: average_case(np.full((2, 2), 0.5)), "true or false"),
-        (lambda: entry(np.ones((2, 2)), "worst"), "average or best"),
-        (lambda: bootstrap(np.ones(3), level=95), "between 0 and 1"),
-        (lambda: bootstrap(np.ones(3), resamples=0), "resamples"),
-        (lambda: bootstrap(np.ones((3, 2))), "one score for each pair"),
-        (lambda: difference(np.ones((2, 2)), np.ones((3, 2))), "same pairs"),
+        (lambda: by_pair(np.zeros((2, 3, 4)), "average"), r"\(pairs, images\)"),
+        (lambda: by_pair(np.zeros((0, 3)), "best"), "at least one"),
+        (lambda: by_pair(np.full((2, 2), 0.5), "average"), "true or false"),
+        (lambda: by_pair(np.ones((2, 2)), "worst"), "average or best"),
         (lambda: heat_maps(np.ones((2, 2))), "subjects, styles, images"),
     ],
 )
@@ -471,7 +420,7 @@ def test_served_judge_speaks_openais_format(server):
 
 def test_served_judge_tries_again_when_a_server_is_busy(server):
     server.fail = lambda number: (503, "busy") if number in (1, 3) else None
-    ask = served_judge(server.url, "m", parallel=1)
+    ask = served_judge(server.url, model="m", parallel=1)
     assert ask(QUESTIONS[:3]) == ["Yes", "No.", "Yes"]
     assert len(server.requests) == 5
 
@@ -493,7 +442,7 @@ def test_served_judge_tries_again_when_a_server_is_busy(server):
 def test_a_server_that_fails_is_told_in_one_line(server, failure, message, requests):
     server.fail = lambda number: failure
     with pytest.raises(ValueError, match=message) as caught:
-        served_judge(server.url, "m", key="secret", tries=3)(QUESTIONS[:1])
+        served_judge(server.url, model="m", key="secret", tries=3)(QUESTIONS[:1])
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"judge {server.url}/chat/completions: ")
     assert "secret" not in str(caught.value)
@@ -506,7 +455,7 @@ def test_a_server_without_models_or_that_is_slow_or_gone(server):
         served_judge(server.url)(QUESTIONS[:1])
     server.fail, server.slow = lambda number: None, 0.6
     with pytest.raises(ValueError, match=r"no answer within 0\.1 s \(2 tries\)$"):
-        served_judge(server.url, "m", timeout=0.1, tries=2)(QUESTIONS[:1])
+        served_judge(server.url, model="m", timeout=0.1, tries=2)(QUESTIONS[:1])
     with pytest.raises(ValueError, match=r"judge http://127\.0\.0\.1:9/v1/models: .*refused"):
         served_judge("http://127.0.0.1:9/v1", tries=1)(QUESTIONS[:1])
 

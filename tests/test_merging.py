@@ -20,6 +20,7 @@ from lorarar.merging import (
     dare,
     dare_ties,
     direct,
+    levels,
     np_lora,
     singular_values,
     ties,
@@ -65,6 +66,14 @@ def network(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Hypernetwork((48,), 16)
+
+
+def needed(method):
+    """What a method needs beside the two LoRAs."""
+    return {
+        "hypernetwork": network(),
+        "coefficients": {LAYER: (torch.ones(1),) * 2} if method == "table" else {},
+    }
 
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -124,6 +133,49 @@ def test_ziplora_applies_the_given_coefficients():
     )
 
 
+@TYPES
+@pytest.mark.parametrize("parts", [("query", "output"), ("value",)])
+def test_levels_are_two_constants_a_side(dtype, parts):
+    content, style = adapter(1, 4, dtype), adapter(2, 6, dtype)
+    w = {"content_weight": 0.8, "style_weight": -0.6, "content_rest": 0.3, "style_rest": 1.7}
+    for later in (False, True):
+        merged = merge(content, style, "levels", parts=parts, **w, later=later)
+        merged = LoRA(dict(merged.made())) if later else merged
+        for layer in SHAPES:
+            a, b = (0.8, -0.6) if layer in layers_of(SHAPES, parts) else (0.3, 1.7)
+            want = a * exact(content, layer) + b * exact(style, layer)
+            assert error(merged, layer, want) <= TOLERANCE[dtype]
+            assert merged[layer][1].shape[0] == 10 and merged[layer][1].dtype == dtype
+    options = json.loads(merge(content, style, "levels", parts=parts, **w).metadata["lorarar_options"])
+    assert options == {"parts": list(parts), **w, "rank": None}
+
+
+def test_levels_of_one_half_are_the_average_and_of_one_the_sum():
+    content, style = adapter(1), adapter(2, 6)
+    for level in (0.5, 1.0):
+        merged = levels(
+            content, style, content_weight=level, style_weight=level, content_rest=level, style_rest=level
+        )
+        for layer in SHAPES:
+            assert error(merged, layer, level * (exact(content, layer) + exact(style, layer))) <= 1e-6
+
+
+@TYPES
+def test_a_table_is_spread_over_the_columns(dtype):
+    """By layer or by column; what the pair does not share is passed over, what is missing is averaged."""
+    content, style = adapter(1, 4, dtype), adapter(2, 6, dtype)
+    queries = layers_of(SHAPES, ("query",))
+    means = {layer: (torch.tensor([0.2 + i]), torch.tensor([0.9 - i])) for i, layer in enumerate(queries)}
+    columns = {layer: (torch.rand(24), torch.rand(24)) for layer in queries}
+    absent = {LAYER.replace("down", "up"): (torch.ones(1),) * 2}
+    for gates in (means, columns):
+        merged = merge(content, style, "table", coefficients={**gates, **absent}, style_weight=0.5)
+        for layer in SHAPES:
+            m_c, m_s = (m.double() for m in gates[layer]) if layer in gates else (0.5, 0.5)
+            want = exact(content, layer) * m_c + 0.5 * exact(style, layer) * m_s
+            assert error(merged, layer, want) <= max(TOLERANCE[dtype], 1e-6)
+
+
 def test_float16_keeps_its_range():
     """A weight that one half-precision factor cannot hold is shared by both."""
     for weight, up, down in ((1e-4, 0.05, 0.02), (3e4, 1e-3, 8.0), (1.0, 0.1, 1e-5), (1e-3, 30.0, 2e-5)):
@@ -158,7 +210,7 @@ def test_types_are_promoted():
 def test_inputs_stay_as_they_are_and_results_are_their_own(method):
     content, style = adapter(1), adapter(2)
     before = [{k: (u.clone(), d.clone()) for k, (u, d) in x.items()} for x in (content, style)]
-    merge(content, style, method, hypernetwork=network(), coefficients={})
+    merge(content, style, method, **needed(method))
     for lora, old in zip((content, style), before, strict=True):
         assert all(torch.equal(a, b) for k in old for a, b in zip(lora[k], old[k], strict=True))
 
@@ -344,9 +396,7 @@ def test_one_sided_layers_are_kept_with_their_weight(method):
         "unet.down_blocks.1.resnets.0.conv1",
     )
     del style[text], content[conv]
-    merged = merge(
-        content, style, method, content_weight=0.25, hypernetwork=network(), coefficients={}, style_weight=3.0
-    )
+    merged = merge(content, style, method, content_weight=0.25, style_weight=3.0, **needed(method))
     assert set(merged) == set(SHAPES)
     assert error(merged, text, 0.25 * exact(content, text)) < 1e-6
     assert error(merged, conv, 3.0 * exact(style, conv)) < 1e-6
@@ -359,7 +409,7 @@ def shifted(shape_of):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_other_base_models_are_refused(method):
-    options = {"hypernetwork": network(), "coefficients": {}}
+    options = needed(method)
     keys = [f"unet.{side}_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k" for side in ("up", "down")]
     linear = {n: shape for n, shape in SHAPES.items() if "attn2" not in n}
     one = adapter(1, shapes=linear | dict.fromkeys(keys, (24, 2048)))
@@ -378,7 +428,7 @@ def test_other_base_models_are_refused(method):
 @pytest.mark.parametrize(
     "options, what",
     [
-        ({"method": "average"}, "expected one of direct, ties"),
+        ({"method": "average"}, "expected one of direct, levels, ties"),
         ({"method": "lorarar"}, "needs a hypernetwork"),
         ({"method": "ziplora"}, "needs coefficients"),
         ({"method": "ziplora", "coefficients": {}, "rest": "mean"}, "expected one of average, sum"),
@@ -394,6 +444,11 @@ def test_other_base_models_are_refused(method):
             },
             "for a convolution",
         ),
+        ({"method": "table"}, "table needs coefficients; make a table first"),
+        ({"method": "table", "coefficients": {"a": (torch.ones(1),) * 2}}, "share no layer with the table"),
+        ({"method": "table", "coefficients": {LAYER: (torch.ones(5),) * 2}}, "expected \\(24,\\)"),
+        ({"method": "levels", "content_rest": math.nan}, "content_rest nan"),
+        ({"method": "levels", "parts": ("queries",)}, "expected some of query, key, value, output"),
         ({"method": "ties", "density": 0.0}, "density 0.0"),
         ({"method": "dare", "density": math.nan}, "density nan"),
         ({"method": "dare", "density": 1.5}, "density 1.5"),
@@ -410,6 +465,12 @@ def test_bad_options_get_one_clear_line(options, what):
     with pytest.raises(LoRAError, match=what) as e:
         merge(adapter(1), adapter(2), **options)
     assert "\n" not in str(e.value)
+
+
+def test_levels_need_a_layer_to_weigh_apart():
+    shapes = {"transformer.transformer_blocks.0.attn.to_q": (24, 24)}
+    with pytest.raises(LoRAError, match=r"no attention layer of a UNet in these parts \(query, output\)"):
+        levels(adapter(1, shapes=shapes), adapter(2, shapes=shapes))
 
 
 def test_factors_flavour_needs_equal_ranks():
@@ -434,7 +495,7 @@ def test_metadata_tells_how_it_was_made():
 def test_rank_bounds_every_method(method):
     content, style = adapter(1, 4), adapter(2, 4)
     del style["unet.down_blocks.1.resnets.0.conv1"]
-    merged = merge(content, style, method, rank=3, hypernetwork=network(), coefficients={})
+    merged = merge(content, style, method, rank=3, **needed(method))
     assert all(up.shape[1] == down.shape[0] == 3 for up, down in merged.values())
     assert 0 < json.loads(merged.metadata["lorarar_energy_kept"])["all"] <= 1
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from lorarar.atomic import atomic
 from lorarar.cli import main
 from lorarar.pipelines import generate, load_pipeline
 from lorarar.scales import SCALES
@@ -23,14 +24,13 @@ from lorarar.shoebox.models.loop import (
     Recipe,
     fit,
     has_bfloat16,
-    rate,
     to_bytes,
     to_unit,
-    write_whole,
 )
 from lorarar.shoebox.models.train import encode, psnr, scaled, train_base, train_clip, train_vae
 from lorarar.shoebox.world import styles, subjects, world
 from lorarar.shoebox.world.scene import COLOUR_NAMES, SIZE
+from lorarar.train.loop import learning_rate_factor
 
 pytestmark = pytest.mark.slow
 
@@ -394,9 +394,9 @@ def test_a_finished_run_is_read_not_trained(tmp_path):
 
 def test_the_state_of_another_run_is_refused(tmp_path):
     fitted(tmp_path, SHORT)
-    with pytest.raises(ValueError, match=r"line\.pt is of another run \(seed 0, not 1\)"):
+    with pytest.raises(ValueError, match=r"line\.pt is the checkpoint of a run with other seed: remove it"):
         fitted(tmp_path, SHORT, seed=1)
-    with pytest.raises(ValueError, match="steps 12, not 13"):
+    with pytest.raises(ValueError, match="run with other steps"):
         fitted(tmp_path, replace(SHORT, steps=13))
 
 
@@ -425,7 +425,7 @@ def test_items_come_in_whole_groups(tmp_path):
 
 def test_the_rate_warms_up_stays_and_falls():
     recipe = Recipe(steps=100, batch=1, learning_rate=1, warmup=10, decay=0.4)
-    rates = [rate(step, recipe) for step in range(101)]
+    rates = [learning_rate_factor(step, 100, recipe.warmup, recipe.decay) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert rates[10:61] == [1.0] * 51
     assert rates[60:] == pytest.approx([1 - k / 40 for k in range(41)])
@@ -447,16 +447,15 @@ def test_the_rate_reaches_the_optimiser(tmp_path):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     file = tmp_path / "weights.bin"
-    write_whole(file, lambda aside: aside.write_text("old"))
+    with atomic(file) as aside:
+        aside.write_text("old")
 
-    def half(aside):
+    with pytest.raises(Killed), atomic(file) as aside:
         aside.write_text("ha")
         raise Killed
-
-    with pytest.raises(Killed):
-        write_whole(file, half)
     assert file.read_text() == "old"
-    write_whole(file, lambda aside: aside.write_text("new"))
+    with atomic(file) as aside:
+        aside.write_text("new")
     assert file.read_text() == "new"
 
 

@@ -124,7 +124,7 @@ def test_what_passes_is_tried_again(relay, pictures, fault):
     want = local_judge(FOLDER, "cpu")([question])
     relay.requests, relay.faults = 0, [fault, fault]
     timeout = 1.5 if fault == "silent" else 60
-    assert served_judge(relay.url, FOLDER, timeout=timeout, parallel=1)([question]) == want
+    assert served_judge(relay.url, model=FOLDER, timeout=timeout, parallel=1)([question]) == want
     assert relay.requests == 3
 
 
@@ -140,7 +140,7 @@ def test_what_stays_is_told_in_one_line(relay, pictures, fault, said):
     question = Question("subject", pictures["subject"][0], pictures["images"][0])
     relay.faults = [fault] * 2
     with pytest.raises(ValueError, match=said) as caught:
-        served_judge(relay.url, FOLDER, timeout=0.5 if fault == "silent" else 60, tries=2)([question])
+        served_judge(relay.url, model=FOLDER, timeout=0.5 if fault == "silent" else 60, tries=2)([question])
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"judge {relay.url}/chat/completions: ")
 
@@ -149,5 +149,5 @@ def test_a_model_that_is_not_served_is_refused_at_once(relay, pictures):
     question = Question("subject", pictures["subject"][0], pictures["images"][0])
     relay.requests = 0
     with pytest.raises(ValueError, match=r"HTTP 400 ") as caught:
-        served_judge(relay.url, "nothing")([question])
+        served_judge(relay.url, model="nothing")([question])
     assert "\n" not in str(caught.value) and relay.requests == 1

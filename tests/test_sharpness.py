@@ -120,6 +120,7 @@ def test_the_penalty_is_the_squared_slope():
     torch.testing.assert_close(found, slope)
 
 
+@pytest.mark.slow
 def test_training_leaves_the_latents_alone(vae, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     vae.save_pretrained("base/vae")

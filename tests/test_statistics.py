@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lorarar.judging import Entry, bootstrap, difference
 from lorarar.study import statistics
+from lorarar.study.statistics import Entry
 
 
 def some(shape=(5, 4), seed=0):
@@ -30,26 +30,44 @@ def test_methods_share_their_draws():
     assert np.allclose(means[:, 1] - means[:, 0], 0.1)
 
 
-def test_pairs_are_drawn_as_before():
+def test_training_seeds_are_a_third_thing_that_is_drawn():
+    scores, rng = some((3, 5, 4), 5), np.random.default_rng(1)
+    seeds, rows, columns = (rng.integers(n, size=(20_000, n)) for n in scores.shape)
+    drawn = scores[seeds[:, :, None, None], rows[:, None, :, None], columns[:, None, None, :]].mean((1, 2, 3))
+    found = statistics.crossed(scores, 20_000, factors=3)
+    assert found.value == pytest.approx(scores.mean())
+    assert found[1:] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.006)
+    luck = np.array([0.3, 0.5, 0.7])[:, None, None] * np.ones((3, 5, 4))  # seeds differ, and nothing else
+    assert statistics.crossed(luck.mean(0)) == pytest.approx((0.5, 0.5, 0.5))
+    assert statistics.crossed(luck, factors=3)[1:] == pytest.approx((0.3, 0.7), abs=0.08)
+
+
+def test_a_plain_bootstrap_is_a_loop_and_as_wide_as_theory_says():
     scores = some((5, 5), 3)
-    value, low, high = statistics.over_pairs(scores)
+    value, low, high = statistics.independent(scores)
     assert value == pytest.approx(scores.mean())
-    assert (low, high) == pytest.approx(bootstrap(scores.ravel()), abs=0.01)
+    draw = np.random.default_rng(7)
+    means = [scores.ravel()[draw.integers(25, size=25)].mean() for _ in range(10_000)]
+    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
+    many = (some((600, 1), 6) < 0.3).astype(float)
+    value, low, high = statistics.independent(many)
+    error = many.std() / np.sqrt(600)
+    assert (low - value, high - value) == pytest.approx((-1.96 * error, 1.96 * error), rel=0.08)
 
 
 def test_a_subject_that_is_hard_everywhere_widens_the_crossed_interval_alone():
     scores = np.zeros((5, 5))
     scores[:2] = 1  # two easy subjects, whatever the style
-    narrow, wide = statistics.over_pairs(scores), statistics.crossed(scores)
+    narrow, wide = statistics.independent(scores), statistics.crossed(scores)
     assert narrow.value == wide.value == pytest.approx(0.4)
     assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)
-    independent = some((40, 40), 4)  # nothing is shared: the two are of one size
-    widths = [e.high - e.low for e in (statistics.over_pairs(independent), statistics.crossed(independent))]
+    news = some((40, 40), 4)  # nothing is shared: the two are of one size
+    widths = [e.high - e.low for e in (statistics.independent(news), statistics.crossed(news))]
     assert 1.0 < widths[1] / widths[0] < 2.0
 
 
 def test_a_constant_has_no_interval():
-    for interval in (statistics.crossed, statistics.over_pairs):
+    for interval in (statistics.crossed, statistics.independent):
         assert interval(np.full((3, 2), 0.5)) == pytest.approx((0.5, 0.5, 0.5))
 
 
@@ -57,7 +75,7 @@ def test_differences_are_those_of_pairs():
     rng = np.random.default_rng(2)
     one, two = rng.random((25, 10)) < 0.6, rng.random((25, 10)) < 0.4
     gaps = statistics.grid(one, 5) - statistics.grid(two, 5)
-    assert statistics.over_pairs(gaps) == pytest.approx(difference(one, two), abs=0.01)
+    assert statistics.independent(gaps).value == pytest.approx(one.mean() - two.mean())
     assert statistics.grid(one, 5, "best").shape == (5, 5)
     with pytest.raises(ValueError, match="25 pairs are no grid of 4 subjects"):
         statistics.grid(one, 4)

@@ -51,7 +51,8 @@ def address():
             time.sleep(0.2)
     yield url
     process.terminate()
-    assert process.wait(30) in (0, 130)
+    process.communicate(timeout=30)
+    assert process.returncode in (0, 130)
 
 
 @pytest.fixture

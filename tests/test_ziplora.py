@@ -7,6 +7,7 @@ import torch
 from test_objective import CONTENT, STYLE, adapter
 from tiny import tiny_pipeline
 
+import lorarar.train.ziplora
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import LoRA, load_coefficients, load_lora, save_coefficients, save_lora
 from lorarar.merging import merge
@@ -95,6 +96,29 @@ def test_cosine_moves_by_the_first_two_terms_alone_at_first(pipe, pair):
         moved = [torch.cat([m for sides in gates.values() for m in sides]) for gates in (with_term, without)]
         agree = ((moved[0] - moved[1]).abs() < 1e-3).float().mean()
         assert (agree > 0.9) if same else (agree < 0.9)
+
+
+def test_coefficients_of_some_parts_only(pipe, pair):
+    found, _ = optimise(pipe, *pair, **QUICK, parts=("query", "output"))
+    assert list(found) == layers_of(pair[0].lora, ("query", "output"))
+    with pytest.raises(ValueError, match="expected some of query, key, value, output"):
+        optimise(pipe, *pair, **QUICK, parts=("queries",))
+
+
+def test_both_sides_can_share_noise_and_timestep(pipe, pair, monkeypatch):
+    """Then the same numbers of both lessons are drawn, and these have one timestep, however many images."""
+    seen = []
+
+    def spy(unet, update, both, gates, *samples):
+        seen.append([sample.timesteps.tolist() for sample in samples[:2]])
+        return merging_loss(unet, update, both, gates, *samples)
+
+    monkeypatch.setattr(lorarar.train.ziplora, "merging_loss", spy)
+    two = [pair[0], replace(pair[1], images=pair[1].images[:1], prompt=pair[1].prompt[:1])]
+    for same in (True, False):
+        seen.clear()
+        optimise(pipe, *two, **QUICK, same_noise=same)
+        assert len(seen) == QUICK["steps"] and all((one == other) == same for one, other in seen)
 
 
 def test_scales_are_arguments(pipe, pair):

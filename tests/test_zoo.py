@@ -166,11 +166,11 @@ def test_training_goes_on_where_it_was_stopped(scale, tmp_path, monkeypatch):
 
         return trained(*arguments, callback=until, **options)
 
-    monkeypatch.setattr(zoo, "train_lora", stopped)
+    monkeypatch.setattr(zoo.training, "train_lora", stopped)
     with pytest.raises(KeyboardInterrupt):
         zoo.train(["clock"], tmp_path / "parts", slow, device="cpu", progress=False)
     assert list((tmp_path / "parts").rglob("*.checkpoint"))
-    monkeypatch.setattr(zoo, "train_lora", trained)
+    monkeypatch.setattr(zoo.training, "train_lora", trained)
     (parts,) = zoo.train(["clock"], tmp_path / "parts", slow, device="cpu", progress=False)
     one, other = load_lora(whole), load_lora(parts)
     assert all(torch.equal(a, b) for layer in one for a, b in zip(one[layer], other[layer], strict=True))
@@ -200,7 +200,7 @@ def test_measure(scale, loras):
 
 
 def test_choose_trains_each_candidate_as_it_says(scale, tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, "CANDIDATES", ({}, {"rank": 3}))
+    monkeypatch.setattr(zoo.measurements, "CANDIDATES", ({}, {"rank": 3}))
     with_pair = zoo.choose(PAIR, tmp_path, scale, count=2, device="cpu", progress=False)
     assert [row["changed"] for row in with_pair] == [{}, {"rank": 3}]
     for row, label, rank in zip(with_pair, ("default", "rank-3"), (2, 3), strict=True):
@@ -252,7 +252,7 @@ def test_probes_compare(scale, loras):
 
 
 def test_the_command_trains_measures_sums_and_chooses(scale, place, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(zoo, "CANDIDATES", ({},))
+    monkeypatch.setattr(zoo.measurements, "CANDIDATES", ({},))
     monkeypatch.chdir(tmp_path)
     common = ["--names", *PAIR, "--scale", "tiny", "--device", "cpu"]
     assert main(["zoo", "train", *common]) == 0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lorarar.bookkit.sources import BOOK, ROOT, pages
-from lorarar.parser import EXIT_STATUSES, Parser
+from lorarar.parser import EXIT_STATUSES, Parser, status_of
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,10 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``build|run|ledger|notebooks|cover``; exit status 2 for bad input, in one line."""
     options = _parser().parse_args(arguments)
     try:
-        return _COMMANDS[options.command](options)
-    except ValueError as error:
-        print(f"lorarar book: {error}", file=sys.stderr)
-        return 2
+        return status_of(lambda: _COMMANDS[options.command](options), "lorarar book")
     except subprocess.CalledProcessError as error:
         print(f"lorarar book: rendering the book failed (exit status {error.returncode})", file=sys.stderr)
         return 1

@@ -10,12 +10,13 @@ import numpy as np
 
 from lorarar.bookkit.records import recorded, sheet, suffix
 from lorarar.bookkit.style import judge_of
-from lorarar.judging import Entry, Verdicts
+from lorarar.judging import Verdicts
 from lorarar.pipelines import generate, load_pipeline
 from lorarar.shoebox import zoo
 from lorarar.study import cells, statistics
 from lorarar.study.methods import METHODS, applying
 from lorarar.study.records import from_record
+from lorarar.study.statistics import Entry
 from lorarar.study.verdicts import find_judge
 
 CONTROLS = ("base", "content", "style")
@@ -30,7 +31,7 @@ class Board:
     """Every method on every pair of a split, with the verdicts of all judges.
 
     Shares and differences have intervals over subjects and styles (`statistics.crossed`); with
-    ``over="pairs"`` those of a bootstrap over pairs, which are too narrow.
+    ``over="pairs"`` those of a bootstrap over pairs, which are too narrow (`statistics.independent`).
     """
 
     name: str
@@ -81,7 +82,7 @@ class Board:
     ) -> Entry:
         """Return by how much the first method is ahead of the second on the same pairs."""
         gaps = self.scores(first, case=case, judge=judge) - self.scores(second, case=case, judge=judge)
-        return statistics.over_pairs(gaps) if over == "pairs" else statistics.crossed(gaps)
+        return statistics.independent(gaps) if over == "pairs" else statistics.crossed(gaps)
 
     def pictures(self) -> np.ndarray:
         """Return the first seed's image of each pair and method, (pairs, methods, h, w, 3) uint8."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lorarar.bookkit.style import judge_of
-from lorarar.records import PROVENANCE, ROOT, Recorded, digest, recorded, suffix
+from lorarar.records import PROVENANCE, Recorded, recorded, suffix
 from lorarar.scales import data_folder
+from lorarar.stamp import ROOT, sha256
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -58,7 +59,7 @@ def provenance(*names: str) -> Styler:
     rows = []
     for name in names:
         about = recorded(name).provenance
-        changed = [path for path, mark in about["inputs"].items() if digest(ROOT / path) != mark]
+        changed = [path for path, mark in about["inputs"].items() if sha256(ROOT / path) != mark]
         row = {key: about[key] for key in PROVENANCE if key != "inputs"}
         row["inputs"] = ", ".join(_by_folder(about["inputs"])) or "none"
         rows.append(row | {"changed since": ", ".join(changed) or "none"})

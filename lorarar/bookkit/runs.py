@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from lorarar.atomic import atomic
 from lorarar.bookkit.sources import BOOK, ROOT, read_chapter, title
-from lorarar.records import digest, machine
 from lorarar.scales import data_folder, find_scale
+from lorarar.stamp import machine, sha256
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -42,7 +42,7 @@ def source_hash(chapter: str = "") -> str:
     data = sorted(path for path in data_folder().rglob("*") if path.is_file())
     mark = hashlib.sha256()
     for path in [*package, *data, ROOT / "constraints.txt"]:
-        mark.update(f"{path.name} {digest(path)}\n".encode())
+        mark.update(f"{path.name} {sha256(path)}\n".encode())
     return mark.hexdigest()
 
 

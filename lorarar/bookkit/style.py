@@ -72,11 +72,6 @@ VERDICT_COLOURS = {
 }
 """The frame of an image by (subject right, style right)."""
 
-VERDICT_WORDS = (
-    "green, subject and style right; blue, only the subject; orange, only the style; black, neither"
-)
-"""What captions say about frames."""
-
 JUDGES = {"critic": "the critic", "mars2": "MARS² in miniature"}
 
 

@@ -11,6 +11,7 @@ from lorarar.bookkit import board as boards
 from lorarar.bookkit import records
 from lorarar.pipelines import generate, loaded
 from lorarar.shoebox import zoo
+from lorarar.study import statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,16 @@ def rivals(scale: str, methods: Sequence[str]) -> dict[str, dict[str, np.ndarray
     count = sums(scale)[FULL]["both"].shape[1]
     axes = {"subject": "subject", "style": "style", "both": "right"}
     return {m: {name: board.of(m, axis)[rows, :count] for name, axis in axes.items()} for m in methods}
+
+
+def shared(scale: str, methods: Sequence[str]) -> dict[Weights | str, np.ndarray]:
+    """Return shares right on the images that sums and methods have in common, each (subjects, styles).
+
+    Sums go by their weights, methods by their names.
+    """
+    many = len({subject for subject, _ in pairs_of(scale)})
+    verdicts: dict[Weights | str, dict[str, np.ndarray]] = {**sums(scale), **rivals(scale, methods)}
+    return {name: statistics.grid(right["both"], many) for name, right in verdicts.items()}
 
 
 def alone(scale: str) -> dict[str, float]:

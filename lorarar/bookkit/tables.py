@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from pandas.io.formats.style import Styler
-
-from lorarar.bookkit.style import interval, name_of
-
-if TYPE_CHECKING:
-    from lorarar.judging import Verdicts
 
 
 def table(
@@ -57,25 +52,3 @@ def _writer(form: str) -> Callable[[object], str]:
         return format(cell, form) if hasattr(cell, "__float__") else escape(str(cell))
 
     return write
-
-
-def scores(verdicts: Mapping[str, Verdicts], methods: Sequence[str]) -> Styler:
-    """Return the table of methods: both right on average and at best, and either side alone.
-
-    Args:
-        verdicts: {method: Verdicts}, as `lorarar.bookkit.records.experiment` has them.
-        methods: which, in the order of the rows.
-    """
-    from lorarar.study.tables import scoreboard
-
-    rows = [
-        {
-            "Method": name_of(m),
-            "Both right": interval(row["average"]),
-            "Best case": row["best"].value,
-            "Subject": row["subject"].value,
-            "Style": row["style"].value,
-        }
-        for m, row in scoreboard({m: verdicts[m] for m in methods}).items()
-    ]
-    return table(rows, ".0%")

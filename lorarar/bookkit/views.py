@@ -9,10 +9,14 @@ import numpy as np
 
 from lorarar.bookkit import figures
 from lorarar.bookkit.board import CONTROLS, Board
-from lorarar.bookkit.style import MERGED, STYLE, SUBJECT, WIDTH, framed, name_of
+from lorarar.bookkit.style import MERGED, STYLE, SUBJECT, WIDTH, framed, interval, name_of
+from lorarar.bookkit.tables import table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
 
 SHORT = {
     "flat cartoon illustration": "cartoon", "watercolor painting": "watercolor", "oil painting": "oil",
@@ -67,6 +71,26 @@ def failure_bars(board: Board) -> Figure:
     axes.set(xlim=(0, 1), xlabel="share of images")
     figures.legend_below(figure)
     return figure
+
+
+def scores(board: Board, methods: Sequence[str]) -> Styler:
+    """Return the table of methods: both right on average and at best, and either side alone.
+
+    Args:
+        board: the recorded experiment; the average's interval is over its subjects and styles.
+        methods: which, in the order of the rows.
+    """
+    rows = [
+        {
+            "Method": name_of(m),
+            "Both right": interval(board.share(m)),
+            "Best case": board.share(m, case="best").value,
+            "Subject": board.of(m, "subject").mean(),
+            "Style": board.of(m, "style").mean(),
+        }
+        for m in methods
+    ]
+    return table(rows, ".0%")
 
 
 def short(name: str) -> str:

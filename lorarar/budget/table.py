@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", choices=stand_in.KINDS, default="sdxl", help="default: %(default)s")
     parser.add_argument("--size", type=int, default=1024, metavar="N", help="pixels a side; default: 1024")
     parser.add_argument("--rank", type=int, default=64, metavar="R", help="of the LoRAs; default: 64")
-    parser.add_argument("--rows", type=int, metavar="N", help="count this many more rows, then stop")
+    parser.add_argument("--rows", type=int, metavar="N", help="count this many rows more; default: all")
     parser.add_argument("--record", action="store_true", help="write data/recorded/budgets.json")
     options = parser.parse_args(arguments)
     try:
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> None:
-    for name, least in (("size", 64), ("rank", 1), ("rows", 1)):
+    for name, least in (("size", 64), ("rank", 1), ("rows", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name} must be at least {least}, not {value}")
@@ -149,7 +149,7 @@ def _main(options: argparse.Namespace) -> None:
         name = name_of(step, checkpointing)
         if name not in known:
             if new == options.rows:
-                return
+                continue
             new += 1
             if step == "decoding":
                 known[name] = list(decoding(**asked))

@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorarar.cli.options import add_options, given, group_of
+from lorarar.options import METHODS, MergeOptions
 from lorarar.parser import Commands, command
 
 
@@ -13,12 +15,26 @@ def add_info(commands: Commands) -> None:
     parser = command(
         commands,
         "info",
-        "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block.",
-        "lorarar info cat.safetensors",
+        "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block; or what a "
+        "hypernetwork goes by.",
+        "lorarar info cat.safetensors\n"
+        "  lorarar info hypernet.pth --contents cat.safetensors dog.safetensors --styles oil.safetensors",
     )
     parser.add_argument(
-        "file", metavar="FILE", type=Path, help="a .safetensors file of any dialect, or a folder of peft's"
+        "file",
+        metavar="FILE",
+        type=Path,
+        help="a .safetensors file of any dialect, a folder of peft's, or a hypernetwork: ours or a .pth",
     )
+    for side in ("contents", "styles"):
+        parser.add_argument(
+            f"--{side}",
+            nargs="+",
+            metavar="LORA",
+            type=Path,
+            default=[],
+            help="for a hypernetwork: LoRAs, to see what its answers to their pairs vary with",
+        )
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -28,10 +44,33 @@ def add_info(commands: Commands) -> None:
 def _info(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from lorarar.hypernet import is_network
     from lorarar.lora import describe, load_lora, report
 
+    if is_network(options.file):
+        _info_of_network(options)
+        return
+    if options.contents or options.styles:
+        raise ValueError(f"{options.file}: is no hypernetwork; leave out --contents and --styles")
     lora = load_lora(options.file, convert=options.convert)
     facts = describe(lora, lambda work: tqdm(work, desc="info", unit="layer", delay=2, disable=options.quiet))
+    if options.json:
+        print(json.dumps({"file": str(options.file), **facts}, indent=2))
+        return
+    print(f"{'file':15} {options.file}\n{report(facts)}")
+
+
+def _info_of_network(options: argparse.Namespace) -> None:
+    from lorarar.hypernet import load_network
+    from lorarar.lora import load_lora
+    from lorarar.study.sight import described, report
+
+    network = load_network(options.file)
+    sides = [
+        [load_lora(path, convert=options.convert) for path in paths]
+        for paths in (options.contents, options.styles)
+    ]
+    facts = described(network, *sides)
     if options.json:
         print(json.dumps({"file": str(options.file), **facts}, indent=2))
         return
@@ -56,12 +95,9 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
     parser.add_argument(
         "--method",
-        choices=("lorarar", "direct", "ties", "dare", "dare-ties", "ziplora", "np-lora"),
+        choices=METHODS,
         help="default: lorarar with --hypernetwork, ziplora with --coefficients, else direct",
     )
-    parser.add_argument("--content-weight", type=float, default=1.0, metavar="W", help="default: 1")
-    parser.add_argument("--style-weight", type=float, default=1.0, metavar="W", help="default: 1")
-    parser.add_argument("--rank", type=int, metavar="R", help="compress to this rank; default: sum of both")
     parser.add_argument(
         "--format",
         choices=("diffusers", "kohya", "old-diffusers"),
@@ -71,37 +107,16 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument("--json", action="store_true", help="print the result's facts as JSON")
-    by_columns = parser.add_argument_group("lorarar and ziplora")
-    by_columns.add_argument("--hypernetwork", type=Path, metavar="FILE", help="lorarar: the trained network")
-    by_columns.add_argument(
-        "--coefficients", type=Path, metavar="FILE", help="ziplora: optimised coefficients"
+    group_of(parser, ["lorarar"]).add_argument(
+        "--hypernetwork", type=Path, metavar="FILE", help="the trained network, of columns or of invariants"
     )
-    by_columns.add_argument(
-        "--parts",
-        help="lorarar: layers that get coefficients, of query,key,value,output; default: those the "
-        "hypernetwork was trained for, else query,output",
+    group_of(parser, ["ziplora", "table"]).add_argument(
+        "--coefficients",
+        type=Path,
+        metavar="FILE",
+        help="ziplora: optimised for the two; table: mean ones (`lorarar study means`)",
     )
-    by_columns.add_argument(
-        "--rest",
-        choices=("average", "sum"),
-        help="the layers without coefficients: averaged (the paper) or summed (its released code); default: "
-        "as the hypernetwork was trained, else averaged",
-    )
-    by_entries = parser.add_argument_group("ties, dare and dare-ties")
-    by_entries.add_argument(
-        "--density", type=float, default=0.5, metavar="D", help="share kept; default: 0.5"
-    )
-    by_entries.add_argument("--seed", type=int, default=0, help="of dare's random choice; default: 0")
-    by_entries.add_argument(
-        "--flavour",
-        choices=("delta", "factors"),
-        default="delta",
-        help="work on the updates (default) or on their factors, as peft does and the paper's comparison did",
-    )
-    by_projection = parser.add_argument_group("np-lora")
-    by_projection.add_argument(
-        "--mu", type=float, default=0.5, help="softness of the projection; default: 0.5"
-    )
+    add_options(parser, MergeOptions)
     parser.set_defaults(run=_merge)
 
 
@@ -110,12 +125,13 @@ def _merge(options: argparse.Namespace) -> None:
     method = options.method or (
         "lorarar" if options.hypernetwork else "ziplora" if options.coefficients else "direct"
     )
-    for name, needs in (("hypernetwork", "lorarar"), ("coefficients", "ziplora")):
-        given = getattr(options, name) is not None
-        if given != (method == needs):
-            raise ValueError(
-                f"--{name} FILE goes with --method {needs}" + (f", not {method}" if given else "")
-            )
+    for name, needs in (("hypernetwork", ["lorarar"]), ("coefficients", ["ziplora", "table"])):
+        has = getattr(options, name) is not None
+        if has != (method in needs):
+            instead = f", not {method}" if has else ""
+            raise ValueError(f"--{name} FILE goes with --method {' or '.join(needs)}{instead}")
+    settings = given(options, MergeOptions)
+    MergeOptions.of(**settings)  # what is cheap to check is checked before anything is loaded
 
     import torch
     from tqdm import tqdm
@@ -127,29 +143,20 @@ def _merge(options: argparse.Namespace) -> None:
     content = load_lora(options.content, convert=options.convert)
     style = load_lora(options.style, convert=options.convert)
     hypernetwork = coefficients = None
-    trained: dict[str, str] = {}
     if options.hypernetwork:
-        from lorarar.hypernet import Hypernetwork
+        from lorarar.hypernet import load_network
 
-        hypernetwork = Hypernetwork.load(options.hypernetwork)
-        trained = hypernetwork.metadata
+        hypernetwork = load_network(options.hypernetwork)
+        settings = hypernetwork.merge_options | settings
     if options.coefficients:
         coefficients = load_coefficients(options.coefficients)
     merged = merge(
         content,
         style,
         method,
-        content_weight=options.content_weight,
-        style_weight=options.style_weight,
+        MergeOptions.of(**settings),
         hypernetwork=hypernetwork,
         coefficients=coefficients,
-        parts=(options.parts or trained.get("parts", "query,output")).split(","),
-        rest=options.rest or trained.get("rest", "average"),
-        density=options.density,
-        seed=options.seed,
-        flavour=options.flavour,
-        mu=options.mu,
-        rank=options.rank,
         dtype=dtype,
         later=True,
         progress=lambda work: tqdm(work, desc=method, unit="layer", delay=2, disable=options.quiet),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from lorarar.atomic import atomic
 from lorarar.cli.adapters import check_output
+from lorarar.cli.options import add_base, add_options, given
+from lorarar.options import JudgeOptions, SeriesOptions
 from lorarar.parser import Commands, command
 
 
@@ -30,33 +32,14 @@ def add_generate(commands: Commands) -> None:
     parser.add_argument(
         "--weight", metavar="X", type=float, action="append", help="of each --lora, in order (default: 1)"
     )
-    parser.add_argument("--base", metavar="PATH_OR_ID", help="base model (default: the scale's)")
-    parser.add_argument(
-        "--scale",
-        metavar="NAME",
-        help="smoke, shoebox, sdxl, koala or sd15 (default: shoebox, or the base's)",
-    )
-    parser.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="of the first image; then one more each"
-    )
-    parser.add_argument("--count", metavar="N", type=int, default=1, help="how many images")
-    parser.add_argument("--steps", metavar="N", type=int, help="inference steps (default: the scale's)")
-    parser.add_argument("--guidance", metavar="X", type=float, help="default: the scale's")
-    parser.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=int,
-        help="images at once (default: a megapixel's worth, at most 16)",
-    )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
+    add_base(parser)
+    add_options(parser, SeriesOptions)
     parser.set_defaults(run=_generate)
 
 
 def _generate(options: argparse.Namespace) -> None:
     check_output(options.output, options.lora)
-    if options.count < 1:
-        raise ValueError(f"--count must be at least 1, not {options.count}")
+    settings = SeriesOptions.of(**given(options, SeriesOptions))
     from PIL import Image
 
     formats = Image.registered_extensions()
@@ -74,10 +57,8 @@ def _generate(options: argparse.Namespace) -> None:
         images = generate(
             pipe,
             options.prompt,
-            range(options.seed, options.seed + options.count),
-            steps=options.steps,
-            guidance=options.guidance,
-            batch_size=options.batch_size,
+            settings.seeds,
+            settings,
             progress=not options.quiet,
         )
     with atomic(options.output) as aside:
@@ -113,10 +94,7 @@ def add_judge(commands: Commands) -> None:
         metavar="SOURCE",
         help="a model's folder or id, or the address of an OpenAI-compatible server; default: the scale's",
     )
-    parser.add_argument(
-        "--model", metavar="NAME", help="of a server: which of its models; default: the first"
-    )
-    parser.add_argument("--batch-size", metavar="N", type=int, default=16, help="default: %(default)s")
+    add_options(parser, JudgeOptions)
     parser.set_defaults(run=_judge)
 
 
@@ -129,13 +107,8 @@ def _judge(options: argparse.Namespace) -> None:
     source = options.judge or str(local(find_scale(options.scale).judge))
     for folder in (options.images, options.subject, options.style):
         _check_folder(folder)
-    if source.startswith(("http://", "https://")):
-        ask = find_judge(source, model=options.model, progress=not options.json)
-    else:
-        if options.model:
-            raise ValueError("--model goes with the address of a server; give a model's folder to --judge")
-        asked = {"device": options.device, "batch_size": options.batch_size, "progress": not options.json}
-        ask = find_judge(source, **asked)
+    settings = JudgeOptions.of(**given(options, JudgeOptions))
+    ask = find_judge(source, settings, device=options.device, progress=not options.json)
     found = judge_files(ask, options.images, options.subject, options.style, options.words)
     if options.json:
         print(json.dumps(found, indent=1))

@@ -151,10 +151,10 @@ def _files(options: argparse.Namespace) -> list[Exception]:
     """Find files and folders that cannot be used: the hypernetwork, the output, a judge's folder."""
     wrong: list[Exception] = []
     if options.hypernetwork is not None:
-        from lorarar.hypernet import Hypernetwork
+        from lorarar.hypernet import load_network
 
         try:
-            Hypernetwork.load(options.hypernetwork)
+            load_network(options.hypernetwork)
         except ValueError as error:
             wrong.append(error)
     if options.output.exists() and not options.output.is_dir():

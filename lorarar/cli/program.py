@@ -1,8 +1,6 @@
-"""The program ``lorarar``: all commands, and what becomes of errors and signals."""
+"""The program ``lorarar``: all commands."""
 
 import argparse
-import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from lorarar.cli.shoebox import add_shoebox, add_zoo
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
 from lorarar.cli.ui import add_ui
 from lorarar.cli.wings import WINGS, add_wings, run_wing
-from lorarar.parser import EXIT_STATUSES, Parser, as_typed, one_line
+from lorarar.parser import EXIT_STATUSES, Parser, as_typed, status_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,46 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add(commands)
     options = parser.parse_args(arguments)
     options.spoken = as_typed(arguments)
-    try:
-        # Asked to stop, a command takes back what it has begun to write, as it does after Ctrl-C.
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("always", module=r"lorarar\.")
-                warnings.showwarning = _show
-                options.run(options)
-            sys.stdout.flush()
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `lorarar info FILE | head`: the reader has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except ModuleNotFoundError as error:
-        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
-            raise
-        print(
-            f"lorarar: `lorarar {options.command}` needs {error.name}, which is not installed: "
-            f"pip install 'lorarar[{extra}]'",
-            file=sys.stderr,
-        )
-        return 2
-    except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
-        print(f"lorarar: {one_line(error)}", file=sys.stderr)
-        return 2
-    except ExceptionGroup as group:  # several inputs are bad: a line for each
-        if group.split(ValueError)[1] is not None:
-            raise
-        for error in group.exceptions:
-            print(f"lorarar: {one_line(error)}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, for a GPU; torch may not be imported here
-            raise
-        print("lorarar: out of GPU memory: choose a smaller --batch-size or rank", file=sys.stderr)
-        return 2
-    return 0
+
+    def work() -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", module=r"lorarar\.")
+            warnings.showwarning = _show
+            options.run(options)
+
+    return status_of(work, "lorarar", needs=f"lorarar {options.command}")
 
 
 def _show(message: Warning | str, category: type[Warning], file: str, line: int, *_: object) -> None:
@@ -84,14 +50,6 @@ def _show(message: Warning | str, category: type[Warning], file: str, line: int,
     else:
         print(warnings.formatwarning(message, category, file, line), end="", file=sys.stderr)
 
-
-EXTRAS = {
-    **dict.fromkeys(("diffusers", "peft", "transformers", "accelerate", "PIL"), "train"),
-    **dict.fromkeys(("openai", "sklearn", "scipy"), "judge"),
-    **dict.fromkeys(("matplotlib", "pandas", "ipywidgets", "IPython", "papermill", "nbformat"), "book"),
-    "gradio": "ui",
-}
-"""Which extra of the package brings a module that is missing."""
 
 COMMANDS = [
     add_info,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lorarar.atomic import atomic
 from lorarar.cli.adapters import check_output
-from lorarar.cli.options import add_options, given
+from lorarar.cli.options import add_base, add_options, given
 from lorarar.options import HypernetworkOptions, LoraOptions, ZipLoraOptions
 from lorarar.parser import Commands, command
 
@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from lorarar.options import Options
     from lorarar.scales import Scale
     from lorarar.train import Trained
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    """Add what every training has: the base, the device, whether it reports."""
-    parser.add_argument("--base", metavar="PATH_OR_ID", help="base model (default: the scale's)")
-    parser.add_argument(
-        "--scale",
-        metavar="NAME",
-        help="smoke, shoebox, sdxl, koala or sd15: base model and settings (default: shoebox, or the base's)",
-    )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
 
 
 def _add_resume(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +27,7 @@ def _add_resume(parser: argparse.ArgumentParser) -> None:
 
 def _add_merger(parser: argparse.ArgumentParser) -> None:
     """Add what the two commands that minimise the merging loss have in common."""
-    _add_run(parser)
+    add_base(parser)
     parser.add_argument("--loras", metavar="DIR", type=Path, help="the zoo's LoRAs; default: the scale's")
     parser.add_argument("--history", metavar="FILE", type=Path, help="write the loss's three terms as JSON")
 
@@ -170,8 +158,11 @@ def add_train_hypernetwork(commands: Commands) -> None:
     parser = command(
         commands,
         "train-hypernetwork",
-        "Train the hypernetwork of LoRA.rar on pairs of content and style LoRAs: the zoo's, or your own.",
+        "Train the hypernetwork of LoRA.rar, or one of invariants, on pairs of content and style LoRAs: "
+        "the zoo's, or your own.",
         "lorarar train-hypernetwork -o hypernet.safetensors\n"
+        "  lorarar train-hypernetwork --reads invariants --hidden 48 --parts query,key,value,output"
+        " --order mixed --batch-size 4 --steps 2000 --decay 1 -o reader.safetensors\n"
         "  lorarar train-hypernetwork --contents c.jsonl --styles s.jsonl --scale sdxl -o hyper.safetensors",
     )
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
@@ -242,7 +233,7 @@ def _train_hypernetwork(options: argparse.Namespace) -> None:
     if not options.quiet:
         print(
             f"{options.output}: {len(contents)} content and {len(styles)} style LoRAs, {pairs} pairs, "
-            f"{len(history['content'])} steps, {sum(p.numel() for p in network.parameters()):,} parameters"
+            f"{len(history['content'])} steps, {network.size:,} parameters"
         )
 
 
@@ -264,7 +255,7 @@ def add_train_lora(commands: Commands) -> None:
         help='a caption for each image: JSON lines of {"file_name": …, "text": …}',
     )
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="the file to write")
-    _add_run(parser)
+    add_base(parser)
     parser.add_argument("--style", action="store_true", help="take the scale's settings for a style")
     parser.add_argument(
         "--prior-images", metavar="N|DIR", default="100", help="class images: how many to make, or a folder"

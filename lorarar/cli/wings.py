@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lorarar.parser import Commands
+from lorarar.study import people
 
 WINGS = {
     "study": ("lorarar.study.__main__", "Every method on every pair of subjects and styles, judged alike."),
@@ -30,4 +31,6 @@ def add_wings(commands: Commands) -> None:
 def run_wing(name: str, arguments: Sequence[str]) -> int:
     """Run a wing's command and return its exit status."""
     module, _ = WINGS[name]
+    if name == "study" and arguments and arguments[0] in people.RUN:
+        module = people.__name__  # a page for people needs nothing of the experiment
     return import_module(module).main(list(arguments)) or 0

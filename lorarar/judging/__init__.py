@@ -17,17 +17,7 @@ from lorarar.judging.mars2 import (
     said_yes,
     votes,
 )
-from lorarar.judging.scores import (
-    Entry,
-    average_case,
-    best_case,
-    bootstrap,
-    by_pair,
-    difference,
-    entry,
-    heat_maps,
-    table,
-)
+from lorarar.judging.scores import by_pair, heat_maps
 from lorarar.judging.served import served_judge
 from lorarar.judging.similarity import (
     Encoder,
@@ -47,18 +37,12 @@ __all__ = [
     "Ask",
     "Axis",
     "Encoder",
-    "Entry",
     "Question",
     "Verdicts",
-    "average_case",
-    "best_case",
-    "bootstrap",
     "by_pair",
     "conversation",
-    "difference",
     "embed_images",
     "embed_texts",
-    "entry",
     "find_judge",
     "heat_maps",
     "image_similarity",
@@ -71,7 +55,6 @@ __all__ = [
     "remembered",
     "said_yes",
     "served_judge",
-    "table",
     "text_similarity",
     "votes",
 ]

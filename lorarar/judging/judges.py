@@ -13,12 +13,29 @@ import numpy as np
 from lorarar.judging.local import local_judge
 from lorarar.judging.mars2 import Ask, Question, majority, votes
 from lorarar.judging.served import served_judge
+from lorarar.options import JudgeOptions
 
 
-def find_judge(source: str | Path, **options: Any) -> Ask:
-    """Take the judge behind an address (`served_judge`), or in a folder or on the hub (`local_judge`)."""
-    served = str(source).startswith(("http://", "https://"))
-    return served_judge(str(source), **options) if served else local_judge(source, **options)
+def find_judge(
+    source: str | Path,
+    options: JudgeOptions | None = None,
+    *,
+    device: str | None = None,
+    key: str | None = None,
+    progress: bool = False,
+    **changes: Any,
+) -> Ask:
+    """Take the judge behind an address (`served_judge`), or in a folder or on the hub (`local_judge`).
+
+    Raises:
+        ValueError: a model is named for a judge that is not served; and as the two do.
+    """
+    o = JudgeOptions.of(options, **changes)
+    if str(source).startswith(("http://", "https://")):
+        return served_judge(str(source), o, key=key, progress=progress)
+    if o.model:
+        raise ValueError("--model goes with the address of a server; give a model's folder to --judge")
+    return local_judge(source, device, o, progress=progress)
 
 
 def remembered(ask: Ask, file: Path, name: str) -> Ask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from lorarar.judging.mars2 import Ask, Axis, Question, conversation
 from lorarar.judging.served import first_line
+from lorarar.options import JudgeOptions
 from lorarar.pipelines import find_device, quiet
 
 if TYPE_CHECKING:
@@ -85,8 +86,10 @@ def _in_order(text: str, axis: Axis, token: str) -> bool:
 def local_judge(
     source: str | Path,
     device: str | torch.device | None = None,
-    batch_size: int = 16,
+    options: JudgeOptions | None = None,
+    *,
     progress: bool = False,
+    **changes: Any,
 ) -> Ask:
     """Load an image-text model that judges: a folder or a hub's id, the shoebox's miniature or LLaVA-Critic.
 
@@ -94,10 +97,9 @@ def local_judge(
     greedy. On a CPU it computes in float32.
 
     Raises:
-        ValueError: in one line, if it cannot be loaded or is not such a model.
+        ValueError: in one line: an option is out of range, it cannot be loaded, or it is not such a model.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    batch_size = JudgeOptions.of(options, **changes).batch_size
     where = find_device(device)
     processor = load_processor(source)
     with quiet():

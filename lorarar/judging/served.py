@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +15,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from lorarar.judging.mars2 import SYSTEM, Ask, Question, conversation, shorten
+from lorarar.options import JudgeOptions
 
 
 def served_judge(
     url: str,
-    model: str | None = None,
+    options: JudgeOptions | None = None,
     *,
     key: str | None = None,
-    timeout: float = 60,
-    tries: int = 4,
-    parallel: int = 8,
     progress: bool = False,
+    **changes: Any,
 ) -> Ask:
     """Take a judge that is served in OpenAI's format, as by `vllm serve MODEL` or `transformers serve`.
 
@@ -35,23 +33,18 @@ def served_judge(
 
     Args:
         url: up to and with the version, as in ``http://localhost:8000/v1``.
-        model: its name there; None takes the first one served.
+        options: `lorarar.options.JudgeOptions`.
         key: sent as the bearer token; None takes ``$OPENAI_API_KEY`` if set.
-        timeout: seconds until a request counts as failed.
-        tries: how often a request is sent before the judge is given up.
-        parallel: requests under way at once: the server puts them into batches.
+        progress: show a bar.
+        **changes: single options by name, which take precedence.
 
     Raises:
-        ValueError: in one line, when it is first asked: the server cannot be reached, refuses, fails, is too
-            slow, or answers in another format.
+        ValueError: in one line: an option is out of range; or, when the judge is first asked: the server
+            cannot be reached, refuses, fails, is too slow, or answers in another format.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"judge {url}: expected an address such as http://localhost:8000/v1")
-    for name, value in (("tries", tries), ("parallel", parallel)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
+    o = JudgeOptions.of(options, **changes)
     import openai
 
     url = url.rstrip("/")
@@ -59,18 +52,18 @@ def served_judge(
         base_url=url,
         # It wants a key, also for servers that want none.
         api_key=key or os.environ.get("OPENAI_API_KEY") or "none",
-        timeout=timeout,
-        max_retries=tries - 1,
+        timeout=o.timeout,
+        max_retries=o.tries - 1,
     )
-    name = model
+    name = o.model
 
     def call(path: str, request: Callable[[], Any], part: Callable[[Any], Any], expected: str) -> str:
         """Send a request and take a part, which is text, of the reply."""
-        after = f" ({tries} tries)" if tries > 1 else ""
+        after = f" ({o.tries} tries)" if o.tries > 1 else ""
         try:
             reply = request()
         except openai.APITimeoutError:
-            reason = f"no answer within {timeout:g} s{after}"
+            reason = f"no answer within {o.timeout:g} s{after}"
         except openai.APIConnectionError as error:
             reason = f"{first_line(error.__cause__ or error)}{after}"
         except openai.APIStatusError as error:
@@ -118,7 +111,7 @@ def served_judge(
                 lambda reply: reply.data[0].id,
                 "a list of models (or name the model)",
             )
-        pool = ThreadPoolExecutor(parallel)
+        pool = ThreadPoolExecutor(o.parallel)
         try:
             bar = tqdm(
                 pool.map(answer, questions), "judge", len(questions), unit="question", disable=not progress

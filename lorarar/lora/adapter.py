@@ -80,6 +80,16 @@ class LoRA(dict[str, Pair]):
         """The base model that layers, spelling and metadata speak of: ``SDXL``, ``Flux (a guess)``, …"""
         return self.model or base_of(self, self.dialect, self.metadata)
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What it says beside its layers, for another made of it: ``LoRA(pairs, **lora.about)``."""
+        return {
+            "metadata": self.metadata,
+            "dialect": self.dialect,
+            "sources": self.sources,
+            "model": self.model,
+        }
+
     def made(self) -> Iterator[tuple[str, Pair]]:
         """The layers one by one, in any order."""
         yield from self.items()

@@ -31,22 +31,8 @@ def _rows(layer: str, out: int, width: int) -> list[int]:
 def _remade(lora: LoRA, remake: Remake, alphas: dict[str, float]) -> LoRA:
     pairs = dict(remake(lora.items()))
     if isinstance(lora, Outline):
-        return Outline(
-            pairs,
-            lambda: remake(lora.made()),
-            metadata=lora.metadata,
-            dialect=lora.dialect,
-            sources=lora.sources,
-            model=lora.model,
-        )
-    result = LoRA(
-        pairs,
-        metadata=lora.metadata,
-        dialect=lora.dialect,
-        alphas=alphas,
-        sources=lora.sources,
-        model=lora.model,
-    )
+        return Outline(pairs, lambda: remake(lora.made()), **lora.about)
+    result = LoRA(pairs, alphas=alphas, **lora.about)
     result.stored = {layer: kept for layer, kept in lora.stored.items() if layer in pairs}
     return result
 

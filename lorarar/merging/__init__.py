@@ -14,16 +14,19 @@ on whatever device the factors are on.
 """
 
 from lorarar.merging.alike import alike
-from lorarar.merging.columns import FLAVOURS, RESTS, direct, lorarar, summary, ziplora
-from lorarar.merging.methods import METHODS, merge
+from lorarar.merging.columns import direct, levels, lorarar, summary, table, ziplora
+from lorarar.merging.methods import merge
 from lorarar.merging.nullspace import np_lora
 from lorarar.merging.pairs import Gates, Progress, batches, matching, parallel, stacked
+from lorarar.merging.parts import PARTS, layers_of
 from lorarar.merging.prune import dare, dare_ties, ties
 from lorarar.merging.rank import compress, singular_values
+from lorarar.options import FLAVOURS, METHODS, RESTS
 
 __all__ = [
     "FLAVOURS",
     "METHODS",
+    "PARTS",
     "RESTS",
     "Gates",
     "Progress",
@@ -33,6 +36,8 @@ __all__ = [
     "dare",
     "dare_ties",
     "direct",
+    "layers_of",
+    "levels",
     "lorarar",
     "matching",
     "merge",
@@ -41,6 +46,7 @@ __all__ = [
     "singular_values",
     "stacked",
     "summary",
+    "table",
     "ties",
     "ziplora",
 ]

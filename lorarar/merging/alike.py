@@ -48,14 +48,7 @@ def _with(pairs: dict[str, Pair], lora: LoRA, renamed: Renamed) -> LoRA:
     if len(pairs) != len(lora):
         raise LoRAError(f"layer {min(renamed.values())} is in one LoRA under two names; export it again")
     alphas = {renamed.get(n, n): alpha for n, alpha in lora.alphas.items()}
-    result = LoRA(
-        pairs,
-        metadata=lora.metadata,
-        dialect=lora.dialect,
-        alphas=alphas,
-        sources=lora.sources,
-        model=lora.model,
-    )
+    result = LoRA(pairs, alphas=alphas, **lora.about)
     stored = {renamed.get(n, n): kept for n, kept in lora.stored.items()}
     result.stored = {n: (up, scale) for n, (up, scale) in stored.items() if up.shape == pairs[n][0].shape}
     return result

@@ -1,10 +1,11 @@
-"""Methods that weigh columns: the plain sum, ZipLoRA's coefficients, LoRA.rar's."""
+"""Methods that weigh columns: the plain sum, two levels, ZipLoRA's coefficients, LoRA.rar's, a table's."""
 
 import json
 import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import accumulate, repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from lorarar.merging.pairs import (
     Gates,
     Predictor,
     batches,
+    checked,
     fitted_to,
     heritage,
     in_order_of,
@@ -23,13 +25,12 @@ from lorarar.merging.pairs import (
     parallel,
     working_dtype,
 )
-from lorarar.options import RESTS
+from lorarar.merging.parts import layers_of
+from lorarar.options import MergeOptions
 
 # The C library gives freed memory back to the system, which takes its time to hand it out again, unless a
 # block as large as this was freed before (glibc's dynamic threshold, 32 MB at most; elsewhere no effect).
 torch.empty(31 << 20, dtype=torch.uint8)
-
-FLAVOURS = ("delta", "factors")
 
 
 def _block(size: int, device: torch.device) -> Tensor:
@@ -47,15 +48,17 @@ def _gated(
     content: LoRA,
     style: LoRA,
     gates: Gates,
-    rest: float,
-    content_weight: float,
-    style_weight: float,
+    rest: tuple[float, float],
+    o: MergeOptions,
     later: bool,
 ) -> LoRA:
-    """The concatenation along the rank, columns weighed by ``gates`` where given, by ``rest`` elsewhere."""
+    """The concatenation along the rank, columns weighed by ``gates`` and the two weights where given.
+
+    A shared layer without gates is weighed by ``rest``, a layer of one side only by that side's weight.
+    """
     content, style = alike(content, style)
     shared = matching(content, style)
-    sides = ((content, content_weight), (style, style_weight))
+    sides = ((content, o.content_weight), (style, o.style_weight))
     device = next(iter(content.values()))[0].device
 
     def outline(layer: str) -> Pair:
@@ -83,7 +86,7 @@ def _gated(
             rank = down.shape[1]
             place = ups.narrow(2, at, rank)
             up = torch.stack(factors, out=place if factors[0].dtype == place.dtype else None)
-            scale: Tensor | float = weight * rest
+            scale: Tensor | float = rest[which]
             if names[0] in gates:
                 m = torch.stack([gates[layer][which] for layer in names])[:, None]  # (n, 1, in)
                 scale = m.to(down.device, working_dtype(down.dtype)) * weight
@@ -102,7 +105,7 @@ def _gated(
     ]
 
     def make(rooms: Iterable[Tensor | None] = repeat(None)) -> Iterator[tuple[str, Pair]]:
-        yield from one_sided(content, style, content_weight, style_weight).items()
+        yield from one_sided(content, style, o.content_weight, o.style_weight).items()
         for pairs in parallel(work, list(zip(todo, rooms, strict=False)), device):
             yield from pairs
 
@@ -123,40 +126,69 @@ def _gated(
 def direct(
     content: LoRA,
     style: LoRA,
+    options: MergeOptions | None = None,
     *,
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     later: bool = False,
+    **changes: Any,
 ) -> LoRA:
     """The weighted sum w_c·ΔW_c + w_s·ΔW_s, exact, of rank r_c + r_s; linear layers and convolutions alike.
 
     A layer that only one adapter has is kept with that adapter's weight. With ``later`` the factors are
-    computed when the result is saved (`Outline`).
+    computed when the result is saved (`Outline`). Of the options it looks at the two weights.
     """
-    return _gated(content, style, {}, 1.0, content_weight, style_weight, later)
+    o = checked(options, changes)
+    return _gated(content, style, {}, (o.content_weight, o.style_weight), o, later)
+
+
+def levels(
+    content: LoRA,
+    style: LoRA,
+    options: MergeOptions | None = None,
+    *,
+    later: bool = False,
+    **changes: Any,
+) -> LoRA:
+    """Two constants a side: the weights for ``parts`` of the UNet's attention, the rests for other layers.
+
+    What LoRA.rar amounts to when its network answers the same to every column; with all four one half, the
+    plain average. Exact, of rank r_c + r_s. A layer that only one adapter has is kept with that adapter's
+    weight. ``later`` as in `direct`.
+
+    Raises:
+        LoRAError: an option is out of range, or the adapters share no attention layer of ``parts``.
+    """
+    o = checked(options, changes)
+    content, style = alike(content, style)
+    gated = layers_of(matching(content, style), o.parts)
+    if not gated:
+        raise LoRAError(
+            f"the LoRAs share no attention layer of a UNet in these parts ({', '.join(o.parts)}), which "
+            "method levels weighs apart; use method direct"
+        )
+    ones = {layer: (torch.ones(content[layer][1].shape[1]),) * 2 for layer in gated}
+    return _gated(content, style, ones, (o.content_rest, o.style_rest), o, later)
 
 
 def ziplora(
     content: LoRA,
     style: LoRA,
     coefficients: Gates,
+    options: MergeOptions | None = None,
     *,
-    rest: str = "average",
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     later: bool = False,
+    **changes: Any,
 ) -> LoRA:
     """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with given coefficients (ZipLoRA, arXiv 2311.13600, eq. 3); exact.
 
-    Shared layers without coefficients (text encoders among them) are averaged, (ΔW_c + ΔW_s) / 2, or with
-    ``rest="sum"`` added; a layer that only one adapter has is kept. The weights multiply all of it. ``later``
-    as in `direct`.
+    Shared layers without coefficients (text encoders among them) are averaged, (ΔW_c + ΔW_s) / 2, or with the
+    option ``rest="sum"`` added; a layer that only one adapter has is kept. The weights multiply all of it.
+    ``later`` as in `direct`.
 
     Raises:
-        LoRAError: coefficients for a layer that is not in both adapters or has another number of columns.
+        LoRAError: an option is out of range, or coefficients are for a layer that is not in both adapters or
+            has another number of columns.
     """
-    if rest not in RESTS:
-        raise LoRAError(f"rest {rest!r}: expected one of {', '.join(RESTS)}")
+    o = checked(options, changes)
     content, style = alike(content, style)
     shared = set(matching(content, style))
     for layer, (m_c, m_s) in coefficients.items():
@@ -170,9 +202,9 @@ def ziplora(
                 f"layer {layer}: {tuple(m_c.shape)} and {tuple(m_s.shape)} coefficients, expected "
                 f"({down.shape[1]},) for each side; were they made for this base model?"
             )
-    merged = _gated(
-        content, style, coefficients, 0.5 if rest == "average" else 1.0, content_weight, style_weight, later
-    )
+    share = 0.5 if o.rest == "average" else 1.0
+    rest = share * o.content_weight, share * o.style_weight
+    merged = _gated(content, style, coefficients, rest, o, later)
     merged.metadata["lorarar_coefficients"] = json.dumps(summary(coefficients))
     return merged
 
@@ -181,29 +213,63 @@ def lorarar(
     content: LoRA,
     style: LoRA,
     hypernetwork: Predictor,
+    options: MergeOptions | None = None,
     *,
-    parts: Iterable[str] = ("query", "output"),
-    rest: str = "average",
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     later: bool = False,
+    **changes: Any,
 ) -> LoRA:
     """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with coefficients from the hypernetwork (LoRA.rar, arXiv 2412.05148).
 
-    ``parts`` of the UNet's attention get coefficients; every other shared layer is averaged as in the paper
-    or, with ``rest="sum"``, added as in the authors' released code. A layer of one adapter only is kept.
-    ``later`` as in `direct`; the coefficients are computed at once.
+    The option ``parts`` names what of the UNet's attention gets coefficients; every other shared layer is
+    averaged as in the paper or, with ``rest="sum"``, added as in the authors' released code. A layer of one
+    adapter only is kept. ``later`` as in `direct`; the coefficients are computed at once.
 
     Raises:
-        LoRAError: no layer that the hypernetwork can work on, or one with a column length it does not know.
+        LoRAError: an option is out of range, or there is no layer that the hypernetwork can work on, or one
+            with a column length it does not know.
     """
+    o = checked(options, changes)
     content, style = alike(content, style)
     with torch.no_grad():
-        coefficients = hypernetwork.coefficients(content, style, parts=parts)
-    return ziplora(
-        content, style, coefficients, rest=rest, content_weight=content_weight, style_weight=style_weight,
-        later=later,
-    )  # fmt: skip
+        coefficients = hypernetwork.coefficients(content, style, parts=o.parts)
+    return ziplora(content, style, coefficients, o, later=later)
+
+
+def table(
+    content: LoRA,
+    style: LoRA,
+    coefficients: Gates,
+    options: MergeOptions | None = None,
+    *,
+    later: bool = False,
+    **changes: Any,
+) -> LoRA:
+    """ΔW_c·diag(m_c) + ΔW_s·diag(m_s) with mean coefficients that were stored once, for any pair of a base.
+
+    ``coefficients`` hold one number a side for each layer, or one for each column (`lorarar study means`
+    makes both); layers that the pair does not share are passed over. The rest as in `ziplora`.
+
+    Raises:
+        LoRAError: an option is out of range, or the pair shares no layer with the table or has another
+            number of columns in one.
+    """
+    content, style = alike(content, style)
+    shared = set(matching(content, style))
+    found = {
+        layer: (_spread(m_c, content[layer]), _spread(m_s, style[layer]))
+        for layer, (m_c, m_s) in coefficients.items()
+        if layer in shared
+    }
+    if not found:
+        raise LoRAError(
+            "the LoRAs share no layer with the table; was it made for this base model? use method direct"
+        )
+    return ziplora(content, style, found, options, later=later, **changes)
+
+
+def _spread(m: Tensor, pair: Pair) -> Tensor:
+    """One coefficient for a whole layer as one for each of its columns."""
+    return m.expand(pair[1].shape[1]) if m.shape == (1,) else m
 
 
 def summary(coefficients: Gates) -> dict[str, list[float]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lorarar.lora import LoRA, LoRAError, Pair, fitted, inherited, is_vague
+from lorarar.options import MergeOptions
 
 Gates = Mapping[str, tuple[Tensor, Tensor]]
 """Layer → (m_c, m_s), one coefficient per input column of the layer, each of shape (in,)."""
@@ -27,6 +28,14 @@ class Predictor(Protocol):
 
     def coefficients(self, content: LoRA, style: LoRA, parts: Iterable[str] = ...) -> Gates:
         """Return layer → (m_c, m_s), each of shape (in,)."""
+
+
+def checked(options: MergeOptions | None, changes: Mapping[str, Any]) -> MergeOptions:
+    """Return ``options`` with ``changes``; what is wrong with them is a LoRAError."""
+    try:
+        return MergeOptions.of(options, **changes)
+    except ValueError as error:
+        raise LoRAError(str(error)) from None
 
 
 def matching(content: LoRA, style: LoRA) -> list[str]:

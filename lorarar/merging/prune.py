@@ -2,23 +2,25 @@
 
 import json
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lorarar.lora import LoRA, LoRAError, Pair
 from lorarar.merging.alike import alike
-from lorarar.merging.columns import FLAVOURS
 from lorarar.merging.pairs import (
     Progress,
     apply_weights,
     as_matrices,
+    checked,
     in_order_of,
     matching,
     shaped_like,
     working_dtype,
 )
 from lorarar.merging.rank import compress, truncated_svd
+from lorarar.options import MergeOptions
 
 
 def _trimmed(x: Tensor, density: float) -> Tensor:
@@ -51,23 +53,8 @@ def _summed(xs: list[Tensor], weights: Tensor) -> Tensor:
 
 
 def _pruned_merge(
-    content: LoRA,
-    style: LoRA,
-    *,
-    random: bool,
-    elect: bool,
-    density: float,
-    seed: int,
-    flavour: str,
-    rank: int | None,
-    content_weight: float,
-    style_weight: float,
-    progress: Progress,
+    content: LoRA, style: LoRA, o: MergeOptions, progress: Progress, *, random: bool, elect: bool
 ) -> LoRA:
-    if not 0 < density <= 1:
-        raise LoRAError(f"density {density}: expected a share above 0 and at most 1")
-    if flavour not in FLAVOURS:
-        raise LoRAError(f"flavour {flavour!r}: expected one of {', '.join(FLAVOURS)}")
     content, style = alike(content, style)
     shared = set(matching(content, style))
     generators: dict[torch.device, torch.Generator] = {}
@@ -75,8 +62,8 @@ def _pruned_merge(
     def combine(xs: list[Tensor], weights: list[float]) -> Tensor:
         device = xs[0].device
         if random and device not in generators:
-            generators[device] = torch.Generator(device).manual_seed(seed)
-        kept = [_dropped(x, density, generators[device]) if random else _trimmed(x, density) for x in xs]
+            generators[device] = torch.Generator(device).manual_seed(o.seed)
+        kept = [_dropped(x, o.density, generators[device]) if random else _trimmed(x, o.density) for x in xs]
         return (_elected if elect else _summed)(
             kept, torch.tensor(weights, dtype=working_dtype(xs[0].dtype), device=device)
         )
@@ -86,11 +73,11 @@ def _pruned_merge(
     for layer in progress([*content, *(layer for layer in style if layer not in content)]):
         sides = [
             (lora[layer], weight)
-            for lora, weight in ((content, content_weight), (style, style_weight))
+            for lora, weight in ((content, o.content_weight), (style, o.style_weight))
             if layer in lora
         ]
         dtype = torch.promote_types(sides[0][0][1].dtype, sides[-1][0][1].dtype)
-        if flavour == "factors":
+        if o.flavour == "factors":
             # As the files have them: peft's factors are without the scale alpha / r, which counts as weight.
             having = [lora for lora in (content, style) if layer in lora]
             stored = [lora.stored.get(layer, (lora[layer][0], 1.0)) for lora in having]
@@ -112,13 +99,13 @@ def _pruned_merge(
             pairs = [as_matrices(layer, pair) for pair, _ in sides]
             deltas = [up.to(working_dtype(dtype)) @ down.to(working_dtype(dtype)) for up, down in pairs]
             delta = combine(deltas, [weight for _, weight in sides])
-            factors = truncated_svd(delta, rank or sum(down.shape[0] for _, down in pairs))
+            factors = truncated_svd(delta, o.rank or sum(down.shape[0] for _, down in pairs))
             kept += float(factors[1].double().square().sum(1) @ factors[0].double().square().sum(0))
             total += float(delta.double().square().sum())
             merged[layer] = apply_weights(layer, shaped_like(factors, content[layer]), 1.0, dtype)
         else:
             pair = apply_weights(layer, *sides[0])
-            merged[layer] = pair if rank is None else compress(LoRA({layer: pair}), rank)[layer]
+            merged[layer] = pair if o.rank is None else compress(LoRA({layer: pair}), o.rank)[layer]
     metadata = {"lorarar_energy_kept": json.dumps({"all": round(kept / total, 6)})} if total else {}
     return in_order_of(content, style, merged, **metadata)
 
@@ -126,18 +113,16 @@ def _pruned_merge(
 def ties(
     content: LoRA,
     style: LoRA,
+    options: MergeOptions | None = None,
     *,
-    density: float = 0.5,
-    flavour: str = "delta",
-    rank: int | None = None,
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     progress: Progress = iter,
+    **changes: Any,
 ) -> LoRA:
     """Trim, elect sign, disjoint mean (TIES-Merging, arXiv 2306.01708).
 
-    ``flavour="delta"`` works on ΔW, one dense layer at a time, and goes back to ``rank`` (r_c + r_s unless
-    given) by the best approximation of that rank; a layer of one adapter only is kept with its weight.
+    The option ``flavour="delta"`` works on ΔW, one dense layer at a time, and goes back to ``rank`` (r_c +
+    r_s unless given) by the best approximation of that rank; a layer of one adapter only is kept with its
+    weight.
 
     ``flavour="factors"`` works on A and B apart as the files have them, each with the root of its weight
     times alpha/r: what peft's ``add_weighted_adapter(..., combination_type="ties")`` computes, to the last
@@ -147,25 +132,18 @@ def ties(
     The disjoint mean divides by the number of sides that agree, so weights 1 and 1 average where both agree.
 
     Raises:
-        LoRAError: density outside (0, 1], unknown flavour, or unequal ranks for ``factors``.
+        LoRAError: an option is out of range, or the ranks are unequal for ``factors``.
     """
-    return _pruned_merge(
-        content, style, random=False, elect=True, density=density, seed=0, flavour=flavour, rank=rank,
-        content_weight=content_weight, style_weight=style_weight, progress=progress,
-    )  # fmt: skip
+    return _pruned_merge(content, style, checked(options, changes), progress, random=False, elect=True)
 
 
 def dare(
     content: LoRA,
     style: LoRA,
+    options: MergeOptions | None = None,
     *,
-    density: float = 0.5,
-    seed: int = 0,
-    flavour: str = "delta",
-    rank: int | None = None,
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     progress: Progress = iter,
+    **changes: Any,
 ) -> LoRA:
     """Drop entries at random, rescale the kept, add (DARE, arXiv 2311.03099).
 
@@ -173,29 +151,19 @@ def dare(
     layers are in the order of the model's modules and the generator is seeded with ``seed`` where peft begins
     to draw, which is after its own initialisation of the new adapter.
     """
-    return _pruned_merge(
-        content, style, random=True, elect=False, density=density, seed=seed, flavour=flavour, rank=rank,
-        content_weight=content_weight, style_weight=style_weight, progress=progress,
-    )  # fmt: skip
+    return _pruned_merge(content, style, checked(options, changes), progress, random=True, elect=False)
 
 
 def dare_ties(
     content: LoRA,
     style: LoRA,
+    options: MergeOptions | None = None,
     *,
-    density: float = 0.5,
-    seed: int = 0,
-    flavour: str = "delta",
-    rank: int | None = None,
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
     progress: Progress = iter,
+    **changes: Any,
 ) -> LoRA:
     """DARE's random drop, then TIES' election and disjoint mean (DARE-TIES of peft and mergekit).
 
     Flavours, ranks, one-sided layers, seed and errors as in `ties` and `dare`.
     """
-    return _pruned_merge(
-        content, style, random=True, elect=True, density=density, seed=seed, flavour=flavour, rank=rank,
-        content_weight=content_weight, style_weight=style_weight, progress=progress,
-    )  # fmt: skip
+    return _pruned_merge(content, style, checked(options, changes), progress, random=True, elect=True)

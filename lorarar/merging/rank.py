@@ -94,4 +94,4 @@ def compress(lora: LoRA, rank: int, *, progress: Progress = iter) -> LoRA:
             {"all": round(share, 6), "lowest": round(worst[0], 6), "lowest_layer": worst[1]}
         ),
     }
-    return LoRA(compressed, metadata=metadata, dialect=lora.dialect, sources=lora.sources, model=lora.model)
+    return LoRA(compressed, **{**lora.about, "metadata": metadata})

@@ -13,6 +13,16 @@ its subject and on its style. It goes in steps, each of which keeps what is done
     lorarar study judges        the judges and metrics on drawings, whose truth is known
     lorarar study tune          several hypernetworks on validation, to choose one
     lorarar study ladder        what LoRA.rar's coefficients are worth beside rivals that know less
+    lorarar study networks      hypernetworks by several recipes, by the error of their coefficients
+    lorarar study means         mean coefficients, to merge any pair by
+
+and people can be asked as the papers asked them:
+
+    lorarar study questions     the questions of a study, drawn from the images, in one file
+    lorarar study serve         its web page, which keeps the answers in that file
+    lorarar study export        the answers as CSV
+    lorarar study analyse       who is preferred, whether people agree, and whether the judge agrees with them
+    lorarar study power         how many people and pairs such a study needs, by simulation
 
 A cell appears whole or not at all, and is made anew only if something that decides it has changed. What is
 chosen by looking at results (a variant of a method) is refused on the test split: tune on validation.

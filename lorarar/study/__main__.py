@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,16 +10,26 @@ from pathlib import Path
 
 from lorarar.collection import Folders
 from lorarar.judging import load_encoder
-from lorarar.parser import EXIT_STATUSES, Parser
+from lorarar.parser import EXIT_STATUSES, Parser, status_of
 from lorarar.scales import data_folder, find_scale
 from lorarar.shoebox import zoo
-from lorarar.study import ladder
-from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
+from lorarar.shoebox.world import styles, subjects
+from lorarar.study import ladder, people
+from lorarar.study.cells import COUNT, SPLITS, Setting, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
 from lorarar.study.judges import examined
+from lorarar.study.means import save_table, table_by, table_of
 from lorarar.study.methods import METHODS, find_method, make
 from lorarar.study.metrics import encoders, measured, table_a2
-from lorarar.study.records import own_name, record, record_command, record_name
+from lorarar.study.networks import RECIPES, networks
+from lorarar.study.records import (
+    deciding,
+    make_tables,
+    own_name,
+    record,
+    record_command,
+    record_name,
+)
 from lorarar.study.tables import scoreboard
 from lorarar.study.times import times
 from lorarar.study.tuning import tuned
@@ -42,12 +51,16 @@ def _parser() -> argparse.ArgumentParser:
         ("metrics", "measure CLIP-I, DINO and CLIP-T of the images, and record Table A2"),
         ("times", "measure how long each method takes to merge, and record it"),
         ("record", "write verdicts, tables and sheets into data/recorded"),
+        ("tables", "make a record's tables anew from its verdicts; nothing is drawn or judged"),
         ("judges", "let judges and metrics see drawings whose truth is known, and record that"),
         ("tune", "let a judge see LoRA.rar's images by several hypernetworks, and record that"),
         (
             "ladder",
             "measure the error of LoRA.rar's coefficients and of rivals that know less, and record it",
         ),
+        ("networks", "train hypernetworks by recipes that differ in one thing, measure and record them"),
+        ("means", "write the mean of coefficients over pairs, for `lorarar merge --method table`"),
+        ("costs", "count what each part of the path costs, and record it"),
     ):
         step = steps.add_parser(name, help=text, description=text)
         step.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
@@ -56,11 +69,36 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
             step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
-        if name in ("metrics", "times", "record", "judges", "tune", "ladder"):
+        if name in ("metrics", "times", "record", "tables", "judges", "tune", "ladder", "networks", "costs"):
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
             step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
-        if name in ("judges", "ladder"):
+        if name == "networks":
+            step.add_argument(
+                "--recipes", nargs="+", metavar="NAME", choices=RECIPES, help=f"of: {'; '.join(RECIPES)}"
+            )
+            step.add_argument(
+                "--seeds", nargs="+", type=int, metavar="N", default=[0], help="of each; default: 0"
+            )
+            step.add_argument("--steps", type=int, metavar="N", help="of all recipes but the shipped one")
+            step.add_argument("--batch-size", type=int, metavar="N", help="likewise")
+            step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/networks/SCALE")
+        if name == "means":
+            step.add_argument("-o", "--output", type=Path, metavar="FILE", required=True)
+            step.add_argument("--by", choices=("layer", "column"), default="layer", help="default: layer")
+            source = step.add_mutually_exclusive_group()
+            source.add_argument(
+                "--hypernetwork",
+                type=Path,
+                metavar="FILE",
+                help="whose answers to its training pairs; default: the scale's",
+            )
+            source.add_argument(
+                "--coefficients", type=Path, metavar="FILE", nargs="+", help="or of files (`lorarar ziplora`)"
+            )
+        if name == "tables":
+            step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
+        if name in ("tables", "judges", "ladder", "networks", "means"):
             continue
         step.add_argument(
             "--world", type=Path, metavar="DIR", help="folders of your own pictures, with a world.json"
@@ -79,35 +117,27 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/experiment/SCALE/SPLIT")
         if name == "make":
             step.add_argument("--methods", nargs="+", metavar="NAME", default=["ziplora", "joint"])
-        elif name != "tune":
+        elif name not in ("tune", "costs"):
             step.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
         if name == "images":
             step.add_argument(
                 "--batch-size", type=int, metavar="N", help="images at once; default: a megapixel's worth"
             )
-        if name in ("verdicts", "tune"):
+        if name == "costs":
+            step.set_defaults(methods=None)
+        if name in ("verdicts", "tune", "costs"):
             step.add_argument("--judge", default="mars2", help="mars2, mars2=PATH_OR_URL or critic")
         if name == "times":
             step.add_argument("--repeat", type=int, default=5, help="default: %(default)s")
             step.add_argument("--slow-pairs", type=int, default=1, metavar="N", help="default: %(default)s")
+    people.add_steps(steps)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step and return the exit status: 0, 2 for bad input, said in one line, 130 if interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            _run(options)
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"lorarar study: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(lambda: _run(options), "lorarar study")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -115,11 +145,26 @@ def _run(options: argparse.Namespace) -> None:
         if not options.quiet:
             print(text)
 
+    if options.step in people.RUN:
+        options.people(options, say)
+        return
     if options.step == "judges":
         say(_record_judges(options))
         return
     if options.step == "ladder":
         say(_record_ladder(options))
+        return
+    if options.step == "networks":
+        say(_record_networks(options))
+        return
+    if options.step == "means":
+        network = options.hypernetwork or hypernetwork_of(options.scale)
+        found = table_of(options.coefficients) if options.coefficients else table_by(network, options.scale)
+        say(save_table(found, options.output, options.by))
+        return
+    if options.step == "tables":
+        name = record_name(find_scale(options.scale), f"experiment_{options.split}")
+        say(make_tables(options.record or name))
         return
     common = {"device": options.device, "progress": not options.quiet, "seed": options.seed}
     world = Folders(options.world) if options.world else zoo
@@ -149,10 +194,10 @@ def _run(options: argparse.Namespace) -> None:
         say(f"{run.out}: {len(cells)} cells of {run.count} images")
     elif options.step == "verdicts":
         found = judged(run, find_judge(options.judge, run.scale, options.device, world), methods)
-        for method, row in scoreboard(found).items():
+        for method, row in scoreboard(found, len(run.subjects)).items():
             say(f"{method:16} average {row['average'].value:.3f}  best {row['best'].value:.3f}")
     elif options.step == "tune":
-        from lorarar.records import save_recorded
+        from lorarar.records import inside, save_recorded
 
         by = find_judge(options.judge, run.scale, options.device, world)
         found = tuned(run, by, options.hypernetworks)
@@ -163,15 +208,18 @@ def _run(options: argparse.Namespace) -> None:
             f"--hypernetworks {' '.join(path.name for path in options.hypernetworks)}",
             seed=run.seed,
             scale=run.scale.name,
+            inputs=inside([*deciding(run), *options.hypernetworks]),
         )
         say(path)
+    elif options.step == "costs":
+        say(_record_costs(options, run))
     elif options.step in ("times", "metrics"):
-        from lorarar.records import save_recorded
+        from lorarar.records import inside, save_recorded
 
         if options.step == "metrics":
             name = record_name(run.scale, f"{own_name(run)}metrics_{run.split}")
             clip, dino = (load_encoder(source, options.device) for source in encoders(run.scale))
-            found = table_a2(measured(run, clip, dino, methods))
+            found = table_a2(measured(run, clip, dino, methods), len(run.subjects))
         else:
             if options.repeat < 1 or options.slow_pairs < 0:
                 raise ValueError("--repeat must be at least 1, --slow-pairs not negative")
@@ -183,6 +231,7 @@ def _run(options: argparse.Namespace) -> None:
             command=record_command(options.step, run),
             seed=run.seed,
             scale=run.scale.name,
+            inputs=inside(deciding(run)),
         )
         say(path)
     else:
@@ -214,6 +263,19 @@ def _record_judges(options: argparse.Namespace) -> Path:
     )
 
 
+def _record_costs(options: argparse.Namespace, run: Setting) -> Path:
+    from lorarar.records import save_recorded
+    from lorarar.study.costs import measured
+
+    return save_recorded(
+        options.record or record_name(run.scale, "costs"),
+        measured(run, find_judge(options.judge, run.scale, options.device, run.world)),
+        command=f"{record_command('costs', run)} --judge {options.judge}",
+        seed=run.seed,
+        scale=run.scale.name,
+    )
+
+
 def _record_ladder(options: argparse.Namespace) -> Path:
     from lorarar.records import inside, save_recorded
 
@@ -229,6 +291,37 @@ def _record_ladder(options: argparse.Namespace) -> Path:
         inputs=inside(
             [hypernetwork_of(scale), *(zoo.file_of(name, zoo.folder(scale)) for name in sorted(names))]
         ),
+    )
+
+
+def _record_networks(options: argparse.Namespace) -> Path:
+    from lorarar.records import inside, save_recorded
+
+    scale = find_scale(options.scale)
+    seeds, recipes = options.seeds, options.recipes or list(RECIPES)
+    changes = {"steps": options.steps, "batch_size": options.batch_size}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    found = networks(
+        scale,
+        options.device,
+        wanted=dict.fromkeys(recipes, seeds),
+        folder=options.out,
+        progress=not options.quiet,
+        **changes,
+    )
+    words = ["lorarar study networks --scale", scale.name, "--recipes", *map(repr, recipes)]
+    words += ["--seeds", *map(str, seeds)]
+    words += [f"--{name.replace('_', '-')} {value}" for name, value in changes.items()]
+    names = [
+        name for axis in (subjects, styles) for name in (*axis.SPLIT["train"], *axis.SPLIT["validation"])
+    ]
+    return save_recorded(
+        options.record or record_name(scale, "networks"),
+        found,
+        command=" ".join(words),
+        seed=options.seed,
+        scale=scale.name,
+        inputs=inside([hypernetwork_of(scale), *(zoo.file_of(n, zoo.folder(scale)) for n in names)]),
     )
 
 

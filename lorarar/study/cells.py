@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorarar.collection import Collection, Folders, command_of
-from lorarar.hypernet import Hypernetwork
+from lorarar.hypernet import load_network
 from lorarar.lora import LoRA, load_lora
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import Scale, data_folder, find_scale
@@ -160,7 +160,7 @@ def tasks(
     named = dict.fromkeys(name for pair in wanted for name in pair)
     loras = adapters(named, run.loras, run.scale, run.world)
     pipe = load_pipeline(run.scale, run.device) if pipe is None else pipe
-    network = Hypernetwork.load(run.hypernetwork) if run.hypernetwork.is_file() else None
+    network = load_network(run.hypernetwork) if run.hypernetwork.is_file() else None
     for pair in wanted:
         both = loras[pair[0]], loras[pair[1]]
         yield Task(pipe, run.scale, pair, *both, network, run.out / "made", run.seed, world=run.world)

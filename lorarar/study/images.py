@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from lorarar.pipelines import base_sha256, generate
+from lorarar.stamp import sha256
 from lorarar.study.cells import Setting, cell_of, tasks
 from lorarar.study.methods import METHODS, applying, find_method, make
 from lorarar.study.training import Pair, decisive, lora_digest, seconds_since
@@ -74,7 +74,7 @@ def images(
                     "base": base_sha256(task.pipe),
                     "content": lora_digest(task.content),
                     "style LoRA": lora_digest(task.style),
-                    "hypernetwork": file_hash(run.hypernetwork) if method.hypernetwork else None,
+                    "hypernetwork": sha256(run.hypernetwork) or None if method.hypernetwork else None,
                 }
                 facts = json.loads(json.dumps(facts))  # as it is read back: lists for tuples
                 if not _same(cell, facts):
@@ -124,8 +124,3 @@ def read_cell(cell: Path) -> tuple[dict[str, Any], np.ndarray]:
         return facts, np.stack(np.split(strip, len(facts["seeds"]), axis=1))
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{cell} is no cell of the experiment: remove it ({error})") from error
-
-
-def file_hash(path: Path) -> str | None:
-    """Return the SHA-256 of a file, None if there is no such file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorarar.judging import Entry
 from lorarar.lora import LoRA, delta_weight
-from lorarar.study.statistics import rank_correlation
+from lorarar.study.statistics import Entry, rank_correlation
 
 Deltas = Mapping[str, Tensor]
 """Layer → ΔW, (out, in)."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lorarar.hypernet import PARTS, Hypernetwork, layers_of
+from lorarar.hypernet import PARTS, Hypernetwork, Network, layers_of
 from lorarar.lora import LoRA, load_coefficients
 from lorarar.merging import Gates
 from lorarar.pipelines import load_pipeline
@@ -54,10 +54,9 @@ VARIANTS = ("LoRA.rar, key and value added", "ZipLoRA, key and value ½", "ZipLo
 class Reader:
     """A hypernetwork and what it answers to pairs, for all layers of attention."""
 
-    def __init__(self, network: Hypernetwork, measure: Ruler) -> None:
+    def __init__(self, network: Network, measure: Ruler) -> None:
         self.network, self.ruler = network, measure
-        self.parts = network.metadata.get("parts", "query,output").split(",")
-        self.rest = network.metadata.get("rest", "average")
+        self.parts, self.rest = network.parts, network.rest
 
     @torch.no_grad()
     def __call__(self, pair: Pair) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -66,13 +65,13 @@ class Reader:
         return co.complete(content, self.network.coefficients(content, style, self.parts), self.rest)
 
 
-def mean_rho(measure: Ruler, network: Hypernetwork, pairs: Sequence[Pair]) -> float:
+def mean_rho(measure: Ruler, network: Network, pairs: Sequence[Pair]) -> float:
     """Return the mean ρ of a hypernetwork's merges of some pairs."""
     read = Reader(network, measure)
     return float(np.mean([measure.rho(pair, read(pair)) for pair in pairs]))
 
 
-def training_pairs(network: Hypernetwork) -> list[Pair]:
+def training_pairs(network: Network) -> list[Pair]:
     """Return the pairs of the zoo that a hypernetwork was trained on, in their order, from its metadata."""
     recipe = json.loads(network.metadata["lorarar_training"])
     contents, looks = subjects.SPLIT["train"], styles.SPLIT["train"]

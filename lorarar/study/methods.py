@@ -62,9 +62,8 @@ def _by_hypernetwork(task: Task, **options: Any) -> LoRA:
     network = task.hypernetwork
     if network is None:
         raise ValueError("method lorarar needs a hypernetwork: make it with `lorarar train-hypernetwork`")
-    trained = {"parts": network.metadata.get("parts", "query,output").split(",")}
-    trained["rest"] = network.metadata.get("rest", "average")
-    return merge(task.content, task.style, "lorarar", hypernetwork=network, **{**trained, **options})
+    options = network.merge_options | options
+    return merge(task.content, task.style, "lorarar", hypernetwork=network, **options)
 
 
 def _by_optimisation(task: Task, *, rest: str = "average", **options: Any) -> LoRA:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from lorarar.judging import Encoder, Entry, bootstrap, image_similarity, text_similarity
+from lorarar.judging import Encoder, image_similarity, text_similarity
 from lorarar.scales import Scale, find_scale, local
 from lorarar.study.cells import Setting, cell_of
 from lorarar.study.images import read_cell
 from lorarar.study.methods import METHODS
+from lorarar.study.statistics import Entry, crossed
 
 
 def encoders(scale: str | Scale) -> tuple[str, str]:
@@ -50,11 +51,9 @@ def measured(
     return found
 
 
-def table_a2(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, Entry]]:
-    """Return each method's means of `measured` with 95 % intervals, of a bootstrap over the pairs."""
+def table_a2(found: Mapping[str, Mapping[str, np.ndarray]], subjects: int) -> dict[str, dict[str, Entry]]:
+    """Return each method's means of `measured` with 95 % intervals over the subjects and their styles."""
     return {
-        method: {
-            name: Entry(float(values.mean()), *bootstrap(values.mean(1))) for name, values in rows.items()
-        }
+        method: {name: crossed(values.mean(1).reshape(subjects, -1)) for name, values in rows.items()}
         for method, rows in found.items()
     }

@@ -89,7 +89,7 @@ def predict(scale: str = "shoebox", pairs: Sequence[Pair] | None = None) -> Pred
     """Ask a scale's hypernetwork about pairs of the zoo; all validation pairs by default."""
     network, pairs = Hypernetwork.load(hypernetwork_of(scale)), pairs or validation_pairs()
     loras = {name: zoo.load(name, scale) for name in dict.fromkeys(n for pair in pairs for n in pair)}
-    parts = network.metadata["parts"].split(",")
+    parts = network.merge_options["parts"]
     with torch.no_grad():
         said = {pair: network.coefficients(*(loras[name] for name in pair), parts) for pair in pairs}
     layers = layers_of(loras[pairs[0][0]], parts)

@@ -12,13 +12,9 @@ the manifest with the files. Nothing here imports torch: it would cost seconds f
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
-import os
-import platform
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,49 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from lorarar.atomic import atomic
-from lorarar.parser import EXIT_STATUSES, Parser
+from lorarar.parser import EXIT_STATUSES, Parser, status_of
 from lorarar.scales import data_folder
+from lorarar.stamp import files_of, machine, sha256, today
 
 FACTS = ("sha256", "bytes", "command", "seed", "seconds", "machine", "date")
 """What the manifest says of each artefact."""
-
-
-def files_of(path: Path) -> list[Path]:
-    """Return the files of an artefact, which is a file or a folder, in order; hidden ones are left out.
-
-    Raises:
-        ValueError: it is missing or an empty folder.
-    """
-    if path.is_file():
-        return [path]
-    found = sorted(file for file in path.rglob("*") if file.is_file())
-    found = [file for file in found if not any(p.startswith(".") for p in file.relative_to(path).parts)]
-    if not found:
-        raise ValueError(f"no artefact {path}: make it first")
-    return found
-
-
-def sha256(path: Path) -> str:
-    """Return an artefact's SHA-256: a file's own; a folder's is that of its ``sha256sum`` lines.
-
-    Raises ValueError if the artefact is missing.
-    """
-    files = files_of(path)
-    if files == [path]:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    lines = [f"{sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def machine() -> str:
-    """Describe this machine without naming it: its GPU or its cores, processor, system and Python."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    unit = f"{cores} CPU cores"
-    if shutil.which("nvidia-smi"):
-        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
-        unit = said[0].strip() if said else unit
-    return f"{unit}, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -130,7 +89,7 @@ def run(artefacts: Sequence[str], command: Sequence[str], pieces: Path, seed: in
             "seed": seed,
             "seconds": seconds,
             "machine": machine(),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "date": today(),
         }
         _write(pieces / f"{name.replace('/', '--')}.json", {"artefact": name, **facts})
     return 0
@@ -223,19 +182,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
     )
     options = parser.parse_args(given)
-    try:
-        if options.step == "run":
-            return run(options.artefacts, command, options.pieces, options.seed)
-        if options.step == "gather":
-            found, dropped = gather(options.pieces)
-            for name in dropped:
-                print(f"{name}: changed or gone since it was made; left out")
-            print(f"{data_folder() / 'manifest.json'}: {len(found)} artefacts")
-            return 0
-        lines = check()
-    except (ValueError, OSError) as error:
-        print(f"lorarar manifest: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _step(options, command), "lorarar manifest")
+
+
+def _step(options: argparse.Namespace, command: Sequence[str]) -> int:
+    if options.step == "run":
+        return run(options.artefacts, command, options.pieces, options.seed)
+    if options.step == "gather":
+        found, dropped = gather(options.pieces)
+        for name in dropped:
+            print(f"{name}: changed or gone since it was made; left out")
+        print(f"{data_folder() / 'manifest.json'}: {len(found)} artefacts")
+        return 0
+    lines = check()
     print("\n".join(lines) or "every artefact is as the manifest says")
     return int(bool(lines))
 

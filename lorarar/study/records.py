@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from lorarar.atomic import atomic
 from lorarar.collection import Folders, command_of
 from lorarar.judging import Verdicts
+from lorarar.records import Recorded, inside, recorded, save_recorded, save_values
 from lorarar.scales import Scale, data_folder
 from lorarar.study.cells import Setting, cell_of
 from lorarar.study.images import read_cell
@@ -39,8 +41,6 @@ def record(
     Raises:
         ValueError: images or verdicts are missing.
     """
-    from lorarar.records import inside, save_recorded
-
     if name is None:
         name = record_name(run.scale, f"{own_name(run)}experiment_{run.split}")
     found = {judge: verdicts(run, judge, methods) for judge in judges}
@@ -58,31 +58,20 @@ def record(
         "seeds": run.seeds,
         "methods": list(methods),
         "verdicts": {
-            judge: {
-                method: {axis: _written(getattr(said, axis)) for axis in ("subject", "style")}
-                for method, said in by_method.items()
-            }
+            judge: {method: written(said) for method, said in by_method.items()}
             for judge, by_method in found.items()
         },
-        "tables": {judge: scoreboard(by_method) for judge, by_method in found.items()},
-        "agreement": {
-            f"{one}, {other}": agreement(found[one], found[other])
-            for i, one in enumerate(judges)
-            for other in judges[i + 1 :]
-        },
+        **tables(found, len(run.subjects)),
         "seconds while the images were made": {m: statistics.median(s) for m, s in seconds.items()},
         "samples": [vars(row) for row in rows],
     }
-    decided = [run.world.file_of(name, run.loras) for name in (*run.subjects, *run.styles)]
-    decided += [run.hypernetwork] if run.hypernetwork.is_file() else []
-    decided += sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))
     path = save_recorded(
         name,
         values,
         command=f"{record_command('record', run)} --judges {' '.join(judges)}",
         seed=run.seed,
         scale=run.scale.name,
-        inputs=inside(decided),
+        inputs=inside(deciding(run)),
     )
     if rows:
         shown = sheet(run, rows)  # (rows, 3, h, w, 3)
@@ -92,6 +81,38 @@ def record(
     pixels = shown.swapaxes(1, 2).reshape(shown.shape[0] * shown.shape[2], -1, 3)
     _save_png(path.with_suffix(".png"), pixels)
     return path
+
+
+def tables(found: Mapping[str, Mapping[str, Verdicts]], subjects: int) -> dict[str, Any]:
+    """Return what a record says beside its verdicts, {judge: {method: Verdicts}}: tables and agreement."""
+    return {
+        "tables": {judge: scoreboard(by_method, subjects) for judge, by_method in found.items()},
+        "agreement": {
+            f"{one}, {other}": agreement(found[one], found[other]) for one, other in combinations(found, 2)
+        },
+    }
+
+
+def make_tables(name: str) -> Path:
+    """Make the tables of a recorded experiment anew from its verdicts; nothing is drawn or judged.
+
+    What made the verdicts, and when, stays in the record.
+
+    Raises:
+        ValueError: there is no such record, or it has no verdicts.
+    """
+    run: Recorded = recorded(name)
+    if "verdicts" not in run:
+        raise ValueError(f"the record {name} has no verdicts: name one of `lorarar study record`")
+    found = {judge: from_record(run, judge) for judge in run["verdicts"]}
+    return save_values(run, {**run, **tables(found, len(run["subjects"]))})
+
+
+def deciding(run: Setting) -> list[Path]:
+    """Return the files that decide a run's images and verdicts: LoRAs, hypernetwork, miniatures."""
+    files = [run.world.file_of(name, run.loras) for name in (*run.subjects, *run.styles)]
+    files += [run.hypernetwork] if run.hypernetwork.is_file() else []
+    return files + sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))
 
 
 def record_name(scale: Scale, name: str) -> str:
@@ -115,8 +136,12 @@ def _save_png(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
 
 
-def _written(verdicts: np.ndarray) -> list[str]:
-    return ["".join(str(int(yes)) for yes in row) for row in verdicts]
+def written(said: Verdicts) -> dict[str, list[str]]:
+    """Return verdicts as a record has them: for either axis a string of 0 and 1 for each pair."""
+    return {
+        axis: ["".join(str(int(yes)) for yes in row) for row in getattr(said, axis)]
+        for axis in ("subject", "style")
+    }
 
 
 def from_record(values: Mapping[str, Any], judge: str) -> dict[str, Verdicts]:

@@ -6,19 +6,28 @@ share (McCullagh 2000, "Resampling and exchangeable arrays"; Owen 2007, "The pig
 errs to the narrow side, the second to the wide side. Both are percentile intervals (Efron 1979).
 
 Scores are (…, subjects, styles): for each pair the share of its images that are right, or whether any is.
+What was trained several times has a third crossed factor, its seeds, which stand before subjects and styles.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from lorarar.judging import Entry, Verdicts, by_pair
+from lorarar.judging import Verdicts, by_pair
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+
+
+class Entry(NamedTuple):
+    """A table's entry: a mean or a difference of means, and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def grid(
@@ -41,7 +50,9 @@ def grid(
     return scores.reshape(subjects, -1)
 
 
-def crossed_means(scores: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+def crossed_means(
+    scores: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, factors: int = 2
+) -> np.ndarray:
     """Draw subjects and styles with replacement, and take the mean over their pairs.
 
     Args:
@@ -49,27 +60,36 @@ def crossed_means(scores: np.ndarray, resamples: int = RESAMPLES, seed: int = 0)
             compared draw by draw.
         resamples: how many draws.
         seed: of the draws.
+        factors: how many last axes are drawn, each for itself; 3 if training seeds stand before subjects.
 
     Returns:
         (resamples, …).
+
+    Raises:
+        ValueError: there are fewer axes than factors, or no scores.
     """
     scores = np.asarray(scores, float)
-    if scores.ndim < 2 or scores.size == 0:
+    if scores.ndim < factors or scores.size == 0:
         raise ValueError(f"expected scores of subjects × styles, not shape {scores.shape}")
     rng = np.random.default_rng(seed)
-    # How often each is drawn, as a share: (resamples, subjects) and (resamples, styles).
-    rows, columns = (rng.multinomial(n, np.full(n, 1 / n), resamples) / n for n in scores.shape[-2:])
-    return np.einsum("ns,...st,nt->n...", rows, scores, columns)
+    # How often each is drawn, as a share: (resamples, n) for each factor.
+    drawn = [rng.multinomial(n, np.full(n, 1 / n), resamples) / n for n in scores.shape[-factors:]]
+    names = "abcdefgh"[:factors]
+    weighed = ",".join(f"n{name}" for name in names)
+    return np.einsum(f"{weighed},...{names}->n...", *drawn, scores, optimize=True)
 
 
-def crossed(scores: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Entry:
-    """Return the mean of scores (subjects, styles) with its interval over subjects and styles."""
-    means = crossed_means(scores, resamples, seed)
+def crossed(scores: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, factors: int = 2) -> Entry:
+    """Return the mean of scores (subjects, styles) with its interval over subjects and styles.
+
+    With three factors scores are (training seeds, subjects, styles), and seeds are drawn too.
+    """
+    means = crossed_means(scores, resamples, seed, factors)
     return Entry(float(np.mean(scores)), *_middle(means))
 
 
-def over_pairs(scores: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Entry:
-    """Return the mean of scores (subjects, styles) with its interval over pairs, as if each were news."""
+def independent(scores: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Entry:
+    """Return the mean of scores with the interval of a plain bootstrap, as if each score were news."""
     flat = np.ravel(np.asarray(scores, float))
     if np.ptp(flat) == 0:
         return Entry(*[float(flat[0])] * 3)

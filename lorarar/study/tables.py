@@ -6,20 +6,25 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lorarar.judging import Entry, Verdicts, entry, heat_maps
+from lorarar.judging import Verdicts, heat_maps
+from lorarar.study.statistics import Entry, crossed, grid
 
 
-def scoreboard(found: Mapping[str, Verdicts]) -> dict[str, dict[str, Entry]]:
-    """Return each method's MARS² entries with 95 % intervals, which are of a bootstrap over the pairs.
+def scoreboard(found: Mapping[str, Verdicts], subjects: int) -> dict[str, dict[str, Entry]]:
+    """Return each method's shares by a judge, with 95 % intervals over subjects and styles.
 
     "average" and "best" (LoRA.rar, §4); and "subject" and "style", the average case of either axis alone.
+
+    Args:
+        found: verdicts by method, the pairs of a subject next to each other.
+        subjects: how many there are.
     """
     return {
         method: {
-            "average": entry(said.right, "average"),
-            "best": entry(said.right, "best"),
-            "subject": entry(said.subject, "average"),
-            "style": entry(said.style, "average"),
+            "average": crossed(grid(said.right, subjects)),
+            "best": crossed(grid(said.right, subjects, "best")),
+            "subject": crossed(grid(said.subject, subjects)),
+            "style": crossed(grid(said.style, subjects)),
         }
         for method, said in found.items()
     }

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lorarar.collection import Collection
-from lorarar.hypernet import Hypernetwork
+from lorarar.hypernet import Network
 from lorarar.lora import LoRA
 from lorarar.options import LoraRecipe
 from lorarar.pipelines import base_sha256
@@ -47,7 +47,7 @@ class Task:
     pair: Pair
     content: LoRA
     style: LoRA
-    hypernetwork: Hypernetwork | None = None
+    hypernetwork: Network | None = None
     made: Path | None = None
     seed: int = 0
     progress: bool = False

@@ -63,8 +63,7 @@ def find_judge(
         source = str(local(model))
         if model.startswith("data/") and not Path(source).is_dir():
             raise ValueError(f"no judge in {source}: train it with `lorarar shoebox judge`, or use critic")
-    served = source.startswith(("http://", "https://"))
-    ask = judges.find_judge(source) if served else judges.find_judge(source, device=device)
+    ask = judges.find_judge(source, device=device)
 
     def shows(name: str, images: np.ndarray) -> np.ndarray:
         words = world.family(name) if world.axis(name) == "style" else ""

@@ -1,13 +1,46 @@
-"""The denoising loss: noise, time steps, and the target that a UNet predicts."""
+"""The denoising loss: noise, time steps, the target that a UNet predicts, and the UNet meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from lorarar.train.pictures import Encoded
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@contextmanager
+def frozen(pipe: DiffusionPipeline, gradient_checkpointing: bool = False) -> Iterator[None]:
+    """Keep the UNet's own weights as they are while the block runs; leave it afterwards as it was found.
+
+    Raises:
+        ValueError: the UNet carries a LoRA already.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    unet = pipe.unet
+    if any(isinstance(module, LoraLayer) for module in unet.modules()):
+        raise ValueError("the pipeline already carries a LoRA: call pipe.unload_lora_weights() first")
+    moved = {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
+    checkpointing, mode = unet.is_gradient_checkpointing, unet.training
+    try:
+        unet.requires_grad_(False)
+        unet.eval()
+        if gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        yield
+    finally:
+        for name, parameter in unet.named_parameters():
+            parameter.requires_grad_(moved[name])
+        if gradient_checkpointing and not checkpointing:
+            unet.disable_gradient_checkpointing()
+        unet.train(mode)
 
 
 def denoising_target(

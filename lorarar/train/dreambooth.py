@@ -22,7 +22,7 @@ from lorarar.lora import LoRA
 from lorarar.options import LoraOptions, LoraRecipe, values
 from lorarar.pipelines import base_sha256, generate, load_pipeline
 from lorarar.scales import Scale
-from lorarar.train.denoising import denoising_loss, draw
+from lorarar.train.denoising import denoising_loss, draw, frozen
 from lorarar.train.loop import Checkpoint, Run, learning_rate_factor, make_optimizer
 from lorarar.train.pictures import Concept, encode
 
@@ -55,38 +55,26 @@ def adapted(
     from peft.tuners.lora import LoraLayer
 
     unet = pipe.unet
-    if any(isinstance(module, LoraLayer) for module in unet.modules()):
-        raise ValueError("the pipeline already carries a LoRA: call pipe.unload_lora_weights() first")
-    frozen = {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
-    checkpointing, mode = unet.is_gradient_checkpointing, unet.training
-    unet.requires_grad_(False)
-    unet.eval()
-    if gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            config = LoraConfig(
-                r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets)
-            )
-            try:
-                unet.add_adapter(config, _ADAPTER)
-            except ValueError as error:
-                raise ValueError(f"the UNet has no layers named {', '.join(targets)}") from error
-        factors = {}
-        for name, module in unet.named_modules():
-            if isinstance(module, LoraLayer):
-                up, down = module.lora_B[_ADAPTER].weight, module.lora_A[_ADAPTER].weight
-                up.data, down.data = up.data.float(), down.data.float()
-                factors[f"unet.{name}"] = (up, down)
-        yield factors
-    finally:
-        unet.unload_lora()
-        for name, parameter in unet.named_parameters():
-            parameter.requires_grad_(frozen[name])
-        if gradient_checkpointing and not checkpointing:
-            unet.disable_gradient_checkpointing()
-        unet.train(mode)
+    with frozen(pipe, gradient_checkpointing):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                config = LoraConfig(
+                    r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets)
+                )
+                try:
+                    unet.add_adapter(config, _ADAPTER)
+                except ValueError as error:
+                    raise ValueError(f"the UNet has no layers named {', '.join(targets)}") from error
+            factors = {}
+            for name, module in unet.named_modules():
+                if isinstance(module, LoraLayer):
+                    up, down = module.lora_B[_ADAPTER].weight, module.lora_A[_ADAPTER].weight
+                    up.data, down.data = up.data.float(), down.data.float()
+                    factors[f"unet.{name}"] = (up, down)
+            yield factors
+        finally:
+            unet.unload_lora()
 
 
 def train_lora(

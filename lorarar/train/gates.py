@@ -12,6 +12,7 @@ from torch import Tensor
 from lorarar.lora import LoRA, LoRAError, Pair
 from lorarar.merging import RESTS, Gates, batches, matching, stacked
 from lorarar.pipelines import check_fit
+from lorarar.train.denoising import frozen
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -120,11 +121,6 @@ def updates(
     Raises:
         ValueError: the UNet carries a LoRA already.
     """
-    from peft.tuners.lora import LoraLayer
-
-    unet = pipe.unet
-    if any(isinstance(module, LoraLayer) for module in unet.modules()):
-        raise ValueError("the pipeline already carries a LoRA: call pipe.unload_lora_weights() first")
     now: dict[str, Pair] = {}
 
     def hook(layer: str) -> Callable[[torch.nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
@@ -133,7 +129,7 @@ def updates(
 
         return add
 
-    known = {layer: unet.get_submodule(layer.removeprefix("unet.")) for layer in layers}
+    known = {layer: pipe.unet.get_submodule(layer.removeprefix("unet.")) for layer in layers}
 
     def update(pairs: Mapping[str, Pair]) -> None:
         if strange := sorted(set(pairs) - set(known)):
@@ -141,25 +137,15 @@ def updates(
         now.clear()
         now.update(pairs)
 
-    frozen = {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
-    checkpointing, mode = unet.is_gradient_checkpointing, unet.training
     handles = []
-    try:
-        unet.requires_grad_(False)
-        unet.eval()
-        if gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
-        for layer, module in known.items():
-            handles.append(module.register_forward_hook(hook(layer)))
-        yield update
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, parameter in unet.named_parameters():
-            parameter.requires_grad_(frozen[name])
-        if gradient_checkpointing and not checkpointing:
-            unet.disable_gradient_checkpointing()
-        unet.train(mode)
+    with frozen(pipe, gradient_checkpointing):
+        try:
+            for layer, module in known.items():
+                handles.append(module.register_forward_hook(hook(layer)))
+            yield update
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 @contextmanager

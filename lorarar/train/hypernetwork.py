@@ -2,29 +2,29 @@
 
 The loss is ZipLoRA's (`lorarar.train.objective`), but the coefficients are the hypernetwork's answer to the
 pair, and what moves is the hypernetwork. A hundred pairs of training LoRAs, drawn at random, get fifty steps
-each.
+each. The same loop trains a network that reads invariants instead (`lorarar.hypernet.Invariants`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lorarar.hypernet import Hypernetwork, layers_of
-from lorarar.lora import LoRA, LoRAError
+from lorarar.hypernet import Hypernetwork, Invariants, layers_of
+from lorarar.lora import LoRA, LoRAError, norm
 from lorarar.merging import matching
 from lorarar.options import HypernetworkOptions, MergerRecipe, values
 from lorarar.pipelines import base_sha256
 from lorarar.train.adapters import Trained, fingerprint, opened
 from lorarar.train.denoising import Batch
 from lorarar.train.gates import Gated, check_unet, updates
-from lorarar.train.loop import Checkpoint, Run
+from lorarar.train.loop import Checkpoint, Run, learning_rate_factor
 from lorarar.train.objective import Lessons, Terms, merging_loss, teach
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def train_hypernetwork(
     progress: bool = True,
     callback: Callable[[int, tuple[float, ...]], None] | None = None,
     **changes: Any,
-) -> tuple[Hypernetwork, History]:
+) -> tuple[Hypernetwork | Invariants, History]:
     """Train the hypernetwork. The pipeline is left as it was found.
 
     Each style's own captions are used; the authors' code has one prompt for all styles. A LoRA's own
@@ -117,9 +117,7 @@ def train_hypernetwork(
 
     unet = pipe.unet
     where = {"device": unet.device, "dtype": unet.dtype}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(o.seed)
-        network = Hypernetwork(columns, o.hidden).to(unet.device)
+    network = fresh(o, columns).to(unet.device)
     generator = torch.Generator().manual_seed(o.seed)
     count = max(o.batch_size, o.draws)
     turns = schedule(o.steps, len(pairs), o.order, o.seed)
@@ -138,16 +136,18 @@ def train_hypernetwork(
     history = torch.zeros(o.steps, 3, device=unet.device)
     loras = {key: _on(side.lora, unet.device) for key, side in sides.items()}
     keys = [((0, pairs[turn][0]), (1, pairs[turn][1])) for turn in turns]
+    scales = _unit_scales(loras.values(), parts) if o.unit_inputs else {}
+    seen = {key: _scaled(lora, scales) for key, lora in loras.items()}
     gates: dict[tuple[int, int], Gated] = {}  # of the pair whose turn it is
     everything = dict.fromkeys(layer for side in sides.values() for layer in side.lora)
     with updates(pipe, everything, gradient_checkpointing=o.gradient_checkpointing) as update:
 
         def lesson(key: tuple[int, int], wanted: list[int]) -> Batch:
             """From the seed and the LoRA alone, whenever its turn comes."""
-            own_seed = (o.seed * 2 + key[0]) * 1_000_003 + key[1]
+            own_seed = o.seed if o.same_noise else (o.seed * 2 + key[0]) * 1_000_003 + key[1]
             return teach(pipe, update, sides[key], count, own_seed, wanted)
 
-        lessons = Lessons(keys, count, o.batch_size, generator, lesson)
+        lessons = Lessons(keys, count, o.batch_size, generator, lesson, same=o.same_noise)
 
         def loss(step: int) -> tuple[Tensor, Tensor]:
             pair = pairs[turns[step]]
@@ -156,7 +156,7 @@ def train_hypernetwork(
             if pair not in gates:
                 gates.clear()
                 gates[pair] = Gated(content, style, layers[pair], rest=o.rest, **where)
-            coefficients = network.coefficients(content, style, parts)
+            coefficients = network.coefficients(*(seen[key] for key in keys[step]), parts)
             terms = merging_loss(unet, update, gates[pair], coefficients, *samples, o.measure)
             history[step] = torch.stack(terms).detach()
             return terms.loss(o.similarity), history[step]
@@ -171,6 +171,7 @@ def train_hypernetwork(
             generator,
             half=unet.dtype == torch.float16,
             clip=1.0,
+            rate=lambda step: learning_rate_factor(step, o.steps, o.warmup, o.decay),
             kept=[history],  # curves without a gap after an interruption
             checkpoint=kept,
         ).go("hypernetwork", Terms._fields, progress, callback)
@@ -178,13 +179,62 @@ def train_hypernetwork(
     if not all(bool(x.isfinite().all()) for x in (*network.parameters(), history)):
         raise ValueError("training diverged: choose a smaller learning rate, or full precision")
     kept.remove()
+    with torch.no_grad():
+        for length, factor in scales.items():  # L·(a x) = (a L)·x
+            network.inputs[str(2 * length)].weight.mul_(factor)
+    names = {
+        of: [side.name for (kind, _), side in sides.items() if kind == i]
+        for i, of in enumerate(("contents", "styles"))
+    }
+    made_of = {"base": settings["base"], "loras": settings["loras"], **names}
     network.metadata = {
-        "lorarar_training": json.dumps({**recipe, "base": settings["base"], "loras": settings["loras"]}),
+        "lorarar_training": json.dumps({**recipe, **made_of}),
         "parts": ",".join(parts),
         "rest": o.rest,
         "command": command,
     }
     return network, dict(zip(Terms._fields, history.T.tolist(), strict=True))
+
+
+def fresh(options: HypernetworkOptions, columns: Iterable[int]) -> Hypernetwork | Invariants:
+    """Return an untrained network of the kind, width and seed of the options.
+
+    Args:
+        options: which network.
+        columns: lengths of the concatenated columns, for a network that reads them.
+
+    Raises:
+        ValueError: options of one kind of network for the other.
+    """
+    other = {"columns": {"context": "none"}, "invariants": {"unit_inputs": False}}[options.reads]
+    for name, default in other.items():
+        if getattr(options, name) != default:
+            raise ValueError(f"{name} is not for a network that reads {options.reads}: leave it out")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        if options.reads == "columns":
+            return Hypernetwork(columns, options.hidden)
+        return Invariants(options.hidden, options.context)
+
+
+def _unit_scales(loras: Iterable[LoRA], parts: Sequence[str]) -> dict[int, float]:
+    """Return, by length of a column, the factor that brings the entries of all updates to rms 1."""
+    squares: dict[int, list[tuple[float, int]]] = {}
+    for lora in loras:
+        for layer in layers_of(lora, parts):
+            out, inputs = len(lora[layer][0]), lora[layer][1].shape[1]
+            squares.setdefault(out, []).append((norm(lora[layer]) ** 2, out * inputs))
+    return {
+        out: (sum(count for _, count in found) / max(sum(square for square, _ in found), 1e-30)) ** 0.5
+        for out, found in squares.items()
+    }
+
+
+def _scaled(lora: LoRA, scales: Mapping[int, float]) -> LoRA:
+    """Return the LoRA with each layer times the factor of its length."""
+    if not scales:
+        return lora
+    return LoRA({layer: (up.float() * scales.get(len(up), 1.0), down) for layer, (up, down) in lora.items()})
 
 
 def _pairs(

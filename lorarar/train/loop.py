@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from lorarar.atomic import atomic
+
+
+class Stateful(Protocol):
+    """What can say its state and take it up again, such as an optimiser."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -43,19 +54,17 @@ def keep(
     file: str | Path,
     settings: dict[str, Any],
     step: int,
-    parameters: list[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    parameters: Sequence[Tensor],
     generator: torch.Generator,
+    **parts: Stateful,
 ) -> None:
     """Write a run's state aside and rename it, so that a kill at any moment leaves a whole checkpoint."""
     state = {
         "settings": settings,
         "step": step,
         "parameters": [parameter.detach() for parameter in parameters],
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
         "generator": generator.get_state(),
+        **{name: part.state_dict() for name, part in parts.items()},
     }
     with atomic(file) as aside:
         torch.save(state, aside)
@@ -64,10 +73,9 @@ def keep(
 def restore(
     file: str | Path,
     settings: dict[str, Any],
-    parameters: list[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    parameters: Sequence[Tensor],
     generator: torch.Generator,
+    **parts: Stateful,
 ) -> int:
     """Take up a run's state and return its steps so far. Raises ValueError if the file is another run's."""
     try:
@@ -84,20 +92,22 @@ def restore(
     with torch.no_grad():
         for parameter, value in zip(parameters, state["parameters"], strict=True):
             parameter.copy_(value)
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     generator.set_state(state["generator"].cpu())
     return state["step"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checkpoint:
     """A file in which a run's state is kept, so that it can be killed at any time and go on.
 
     Args:
-        file: written aside and renamed; removed at the end. None keeps nothing.
+        file: written aside and renamed. None keeps nothing.
         every: steps between two writes.
         resume: go on from the file, if there is one; the result is that of an uninterrupted run.
+        seconds: between two writes, in place of steps.
+        stays: also written after the last step, so that a run that has ended is read and not repeated.
 
     Raises:
         ValueError: ``every`` is below 1, or the file's folder does not exist.
@@ -106,8 +116,11 @@ class Checkpoint:
     file: Path | None = None
     every: int = 100
     resume: bool = False
+    seconds: float | None = None
+    stays: bool = False
 
     def __post_init__(self) -> None:
+        self._written = time.monotonic()
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"checkpoint_every must be a whole number of at least 1, not {self.every}")
         if self.file is not None and not self.file.parent.is_dir():
@@ -125,9 +138,14 @@ class Checkpoint:
         return 0
 
     def step(self, done: int, steps: int, settings: dict[str, Any], state: dict[str, Any]) -> None:
-        """Keep the state when it is time; after the last step there is nothing to go on with."""
-        if self.file is not None and done % self.every == 0 and done < steps:
+        """Keep the state when it is time; after the last step there may be nothing to go on with."""
+        if self.seconds is None:
+            due = done % self.every == 0
+        else:
+            due = time.monotonic() - self._written >= self.seconds
+        if self.file is not None and (due if done < steps else self.stays):
             keep(self.file, settings, done, **state)
+            self._written = time.monotonic()
 
     def remove(self) -> None:
         """Remove the file of a run that has ended."""
@@ -145,11 +163,13 @@ class Run:
         optimiser: of them.
         steps: in all.
         settings: what decides where the run goes: a checkpoint belongs to one setting of it.
-        generator: of everything drawn in the loss; its state is kept.
+        generator: of what is drawn in the loss; its state is kept.
         half: whether gradients are scaled, as float16 needs it.
         clip: the largest norm of all gradients together; 0 leaves them as they are.
         rate: the factor of the learning rate at a step.
         kept: tensors that are kept and restored with the parameters.
+        parts: whatever else has a state that is kept, by name.
+        after: called when the parameters have moved, before the state is kept.
         checkpoint: where the state is kept.
     """
 
@@ -158,11 +178,13 @@ class Run:
     optimiser: torch.optim.Optimizer
     steps: int
     settings: dict[str, Any]
-    generator: torch.Generator
+    generator: torch.Generator = field(default_factory=torch.Generator)
     half: bool = False
     clip: float = 0.0
     rate: Callable[[int], float] | None = None
     kept: Sequence[Tensor] = ()
+    parts: Mapping[str, Stateful] = field(default_factory=dict)
+    after: Callable[[], None] | None = None
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
     def go(
@@ -184,9 +206,10 @@ class Run:
         scaler = torch.amp.GradScaler(device, enabled=self.half)
         state = {
             "parameters": [*self.parameters, *self.kept],
+            "generator": self.generator,
             "optimizer": self.optimiser,
             "scaler": scaler,
-            "generator": self.generator,
+            **self.parts,
         }
         highest = [group["lr"] for group in self.optimiser.param_groups]
         start = self.checkpoint.start(self.settings, state)
@@ -202,6 +225,8 @@ class Run:
                 scaler.step(self.optimiser)
                 scaler.update()
                 self.optimiser.zero_grad()
+                if self.after:
+                    self.after()
                 bar.update()
                 if callback or step % 10 == 9:  # reading the loss waits for the GPU, so not every step
                     read = tuple(value.item() for value in values)

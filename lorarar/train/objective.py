@@ -157,6 +157,8 @@ class Lessons:
         batch_size: draws of either LoRA that a step takes.
         generator: of the choice.
         teach: given a key and the numbers of draws that will be taken of that LoRA, returns these draws.
+        same: whether a step takes the same numbers of both LoRAs. Lessons of one seed (`teach`) have one
+            noise and timestep for each number: drawn alike, both sides share them.
     """
 
     def __init__(
@@ -166,11 +168,18 @@ class Lessons:
         batch_size: int,
         generator: torch.Generator,
         teach: Callable[[Hashable, list[int]], Batch],
+        same: bool = False,
     ) -> None:
         self._turns, self._teach = turns, teach
-        self._picks = [
-            [torch.randperm(count, generator=generator)[:batch_size].tolist() for _ in keys] for keys in turns
-        ]
+
+        def picks(keys: Sequence[Hashable]) -> list[list[int]]:
+            drawn = [
+                torch.randperm(count, generator=generator)[:batch_size].tolist()
+                for _ in (keys[:1] if same else keys)
+            ]
+            return drawn * len(keys) if same else drawn
+
+        self._picks = [picks(keys) for keys in turns]
         taken: dict[Hashable, set[int]] = {}
         for keys, picks in zip(turns, self._picks, strict=True):
             for key, pick in zip(keys, picks, strict=True):

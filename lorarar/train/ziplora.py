@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lorarar.hypernet import PARTS, layers_of
+from lorarar.hypernet import layers_of
 from lorarar.lora import LoRAError
 from lorarar.merging import matching
 from lorarar.options import MergerRecipe, ZipLoraOptions
@@ -65,9 +65,9 @@ def optimise(
     """
     o = ZipLoraOptions.of(options, **changes)
     sides = [opened(content), opened(style)]
-    layers = layers_of(matching(content.lora, style.lora), PARTS)
+    layers = layers_of(matching(content.lora, style.lora), o.parts)
     if not layers:
-        raise LoRAError("the LoRAs share no attention layer of a UNet, where coefficients work")
+        raise LoRAError("they share no attention layer of a UNet in these parts, where coefficients work")
     for side in sides:
         check_unet(pipe, side.lora, side.name)
     unet = pipe.unet
@@ -85,12 +85,14 @@ def optimise(
 
     everything = [*content.lora, *(layer for layer in style.lora if layer not in content.lora)]
     with updates(pipe, everything, gradient_checkpointing=o.gradient_checkpointing) as update:
+        seeds = (o.seed, o.seed) if o.same_noise else (2 * o.seed, 2 * o.seed + 1)
         lessons = Lessons(
             [(0, 1)] * o.steps,
             count,
             o.batch_size,
             generator,
-            lambda i, wanted: teach(pipe, update, sides[i], count, 2 * o.seed + i, wanted),
+            lambda i, wanted: teach(pipe, update, sides[i], count, seeds[i], wanted),
+            same=o.same_noise,
         )
 
         def loss(step: int) -> tuple[Tensor, Tensor]:

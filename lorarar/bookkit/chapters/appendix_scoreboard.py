@@ -1,4 +1,4 @@
-"""Appendix to the scoreboard: every method by name, the paper's sheet of samples, the standard metrics."""
+"""Appendix to the scoreboard: every method by name, the paper's samples, the metrics, what the path costs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lorarar.bookkit.board import Board
 from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.controls import Control
 from lorarar.bookkit.facts import Facts
-from lorarar.bookkit.style import interval, name_of
+from lorarar.bookkit.style import name_of
 from lorarar.bookkit.tables import table
-from lorarar.study import statistics
+from lorarar.study import costs, statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,32 @@ def recorded(scale: str) -> Facts:
         here = np.array([metrics[m][metric][0] for m in TABLE_A2])
         there = np.array([row[i] for row in TABLE_A2.values()])
         facts |= {f"order_{metric.replace('-', '_')}": statistics.rank_correlation(here, there)}
-    return facts
+    return facts | _costs()
+
+
+def _costs() -> Facts:
+    """Return from how many pairs on the hypernetwork pays, and where the seconds of a path go."""
+    run = records.recorded("costs")
+    facts = Facts()
+    for unit in ("seconds", "flops"):
+        part = run[unit]
+        alone, loras = costs.once(part, run["training LoRAs"])
+        each = part["merge"]["lorarar"], part["merge"]["ziplora"]
+        facts |= {
+            f"pays_{unit}": costs.break_even(alone, *each),
+            f"pays_{unit}_loras": costs.break_even(alone + loras, *each),
+        }
+    seconds = run["seconds"]
+    facts |= {
+        f"one_{method}": costs.totals(seconds, method, 1, 1) for method in ("lorarar", "ziplora", "joint")
+    }
+    facts |= {
+        f"all_{method}": costs.totals(seconds, method, 5, 5) / 60
+        for method in ("lorarar", "ziplora", "joint")
+    }
+    return facts | {
+        "loras_share": 5 * (seconds["content LoRA"] + seconds["style LoRA"]) / 60 / facts.all_lorarar
+    }
 
 
 def statements(f: Facts) -> dict[str, bool]:
@@ -60,6 +85,11 @@ def statements(f: Facts) -> dict[str, bool]:
         "CLIP-T's order is much like the paper's": f.order_CLIP_T > 0.7,
         "CLIP-I's has nothing to do with it": abs(f.order_CLIP_I) < 0.3,
         "the wolf plushie is the hardest subject": f.wolf <= f.subject_least,
+        "For one pair joint training is the cheapest": f.one_joint < min(f.one_lorarar, f.one_ziplora),
+        "For all 25 pairs of the test it is the dearest": f.all_joint > max(f.all_lorarar, f.all_ziplora),
+        "most of the path is the training of the LoRAs": f.loras_share > 0.5,
+        "several times as many": f.pays_seconds_loras > 3 * f.pays_seconds
+        and f.pays_flops_loras > 2 * f.pays_flops,
     }
 
 
@@ -116,11 +146,45 @@ def samples(scale: str) -> Figure:
 
 
 def metrics_table(board: Board, scale: str) -> Styler:
-    """Show the metrics' means with intervals over pairs, and the paper's Table A2."""
+    """Show the metrics' means, and the paper's Table A2."""
     metrics = records.recorded(f"metrics_test{records.suffix(scale)}")
     rows = []
     for m in views.rows_of(board):
-        row = {"Method": name_of(m)} | {k: interval(metrics[m][k], ".2f") for k in METRICS}
+        row = {"Method": name_of(m)} | {k: metrics[m][k][0] for k in METRICS}
         paper = TABLE_A2.get(m, ("–",) * 3)
         rows.append(row | {f"{k}, paper": value for k, value in zip(METRICS, paper, strict=True)})
     return table(rows, ".3f")
+
+
+def costs_table() -> Styler:
+    """Show what parts of the path cost, and what it costs in all for one pair and for the test's 25."""
+    run = records.recorded("costs")
+    seconds, flops = run["seconds"], run["flops"]
+    rows = []
+    for m in ("direct", "ties-delta", "lorarar", "ziplora", "joint"):
+        row = {"Method": name_of(m), "LoRAs": "–" if m == "joint" else 2}
+        row |= {"Merge, s": seconds["merge"][m], "Merge, GFLOPs": flops["merge"][m] / 1e9}
+        for n in (1, 5):
+            row |= {
+                f"{n * n} pairs, min" if n > 1 else "1 pair, min": costs.totals(seconds, m, n, n) / 60,
+                f"{n * n} pairs, TFLOPs" if n > 1 else "1 pair, TFLOPs": costs.totals(flops, m, n, n) / 1e12,
+            }
+        rows.append(row)
+    return table(rows, {"Merge, s": ".3g", "Merge, GFLOPs": ".3g"} | dict.fromkeys(list(rows[0])[4:], ".1f"))
+
+
+def parts_table() -> Styler:
+    """Show what each part costs by itself."""
+    run = records.recorded("costs")
+    names = {
+        "content LoRA": "a subject's LoRA",
+        "style LoRA": "a style's LoRA",
+        "hypernetwork": "the hypernetwork, once",
+        "images": f"{run['images']} images",
+        "verdicts": "their verdicts",
+    }
+    rows = [
+        {"Part": words, "Seconds": run["seconds"][part], "TFLOPs": run["flops"][part] / 1e12}
+        for part, words in names.items()
+    ]
+    return table(rows, {"Seconds": ".1f", "TFLOPs": ".2f"})

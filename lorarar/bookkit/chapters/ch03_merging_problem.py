@@ -32,10 +32,10 @@ from lorarar.bookkit.sums import (
     alone,
     pairs_of,
     rivals,
+    shared,
     sums,
 )
 from lorarar.bookkit.tables import table
-from lorarar.judging import Entry
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
 from lorarar.study import interference, statistics
@@ -82,23 +82,16 @@ def settings(scale: str) -> Settings:
 # ---------------------------------------------------------------- recorded runs
 
 
-def _lead(one: np.ndarray, other: np.ndarray, many: int) -> Entry:
-    """Return by how much one method is right more often, in points, over subjects and styles."""
-    scores = [statistics.grid(right, many) for right in (one, other)]
-    return Entry(*(100 * value for value in statistics.crossed(scores[0] - scores[1])))
-
-
 def recorded(scale: str = "shoebox") -> Facts:
     """Return the numbers of recorded runs: how often sums, ZipLoRA and LoRA.rar are right."""
     by_weights, others = sums(scale), rivals(scale, ("direct", *RIVALS))
-    many = len({subject for subject, _ in pairs_of(scale)})
-    even = by_weights[EVEN]["both"]
+    scores = shared(scale, RIVALS)
     leads = {
-        "even_lead": _lead(even, by_weights[FULL]["both"], many),
-        "zip_lead": _lead(others["ziplora"]["both"], even, many),
-        "rar_lead": _lead(others["lorarar"]["both"], even, many),
+        "even_lead": statistics.crossed(scores[EVEN] - scores[FULL]),
+        "zip_lead": statistics.crossed(scores["ziplora"] - scores[EVEN]),
+        "rar_lead": statistics.crossed(scores["lorarar"] - scores[EVEN]),
     }
-    direct = statistics.crossed(statistics.grid(by_weights[FULL]["both"], many))
+    direct = statistics.crossed(scores[FULL])
     return Facts(
         {
             f"{name}_{a}": by_weights[w][a].mean()
@@ -107,7 +100,7 @@ def recorded(scale: str = "shoebox") -> Facts:
         },
         {f"{name}_{a}": by_weights[w][a].mean() for name, w in list(SUMS.items())[2:] for a in AXES},
         {f"alone_{axis}": share for axis, share in alone(scale).items()},
-        {f"{name}{end}": x for name, lead in leads.items() for end, x in zip(_ENDS, lead, strict=True)},
+        {f"{name}{end}": 100 * x for name, lead in leads.items() for end, x in zip(_ENDS, lead, strict=True)},
         ziplora_both=others["ziplora"]["both"].mean(),
         direct_low=direct.low,
         direct_high=direct.high,
@@ -191,7 +184,8 @@ def statements(f: Facts) -> dict[str, bool]:
         "Turned down to 0.7, the same two files are right three times as often": (
             2.5 < f.even_both / max(f.direct_both, 1e-9) < 3.5
         ),
-        "the subject gains far more than the style loses": f.subject_gain > 5 * f.style_loss > 0,
+        "closer to both LoRAs on every pair": f.both_sides_better == f.measured,
+        "nine pairs barely decide it": -1 < f.even_lead_low < 5 and f.even_lead > 20,
         "on the same pairs with the same noise": f.same_direct == 1,
         "That is level within the error": f.zip_lead_low < 0 < f.zip_lead_high,
         "LoRA.rar is right exactly as often as the sum at 0.7": abs(f.rar_lead) < 0.5,

@@ -17,13 +17,13 @@ from lorarar.bookkit import figures, sums
 from lorarar.bookkit.claims import NOT_AT_THIS_SCALE, Claim, sign_verdict, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import DIVERGING, GREY, INK, OTHER, STYLE, WIDTH, framed, hue_of, name_of
-from lorarar.judging import Entry
 from lorarar.lora import LoRA, delta_weight
 from lorarar.pipelines import generate, loaded
 from lorarar.scales import find_scale
 from lorarar.shoebox import zoo
 from lorarar.study import interference, statistics
 from lorarar.study.ruler import ruler
+from lorarar.study.statistics import Entry
 from lorarar.study.training import slug
 from lorarar.study.verdicts import find_judge
 from lorarar.study.volume import Errors, as_used, best, exact, louder, means, norm_of
@@ -80,20 +80,20 @@ def recorded(scale: str = "shoebox") -> Facts:
     for m in ON_FACTORS:
         gap = board.scores("direct", "subject") - board.scores(m, "subject")
         facts |= _in_points(f"loses_{_key(m)}", statistics.crossed(gap))
-    even = sums.sums(scale)[sums.EVEN]["both"]
-    rivals = sums.rivals(scale, ("ties-delta", "np-lora"))
-    many = len({subject for subject, _ in sums.pairs_of(scale)})
-    for m, right in rivals.items():
-        gap = statistics.grid(right["both"], many) - statistics.grid(even, many)
-        facts |= _in_points(f"even_{_key(m)}", statistics.crossed(gap))
+    for axis in sums.AXES:
+        gap = statistics.crossed(board.scores("k-lora", axis) - board.scores("direct", axis))
+        facts |= {f"klora_more_{axis}_low": gap.low, f"klora_more_{axis}_high": gap.high}
+    shared = sums.shared(scale, ("ties-delta", "np-lora"))
+    for m in ("ties-delta", "np-lora"):
+        facts |= _in_points(f"even_{_key(m)}", statistics.crossed(shared[m] - shared[sums.EVEN]))
     return facts | Facts(
         score_second=sorted(share[m] for m in FREE)[-2],
         factors_highest=max(share[m] for m in ON_FACTORS),
         others_lowest=min(share[m] for m in FREE if m not in ON_FACTORS),
         leads_from=max(board.difference(m, "direct").low for m in FREE if m != "direct"),
-        even_both=even.mean(),
-        same_ties=rivals["ties-delta"]["both"].mean(),
-        same_np=rivals["np-lora"]["both"].mean(),
+        even_both=shared[sums.EVEN].mean(),
+        same_ties=shared["ties-delta"].mean(),
+        same_np=shared["np-lora"].mean(),
         klora_subject=board.share("k-lora", "subject").value,
         klora_style=board.share("k-lora", "style").value,
         direct_subject=board.share("direct", "subject").value,
@@ -226,9 +226,11 @@ def statements(f: Facts) -> dict[str, bool]:
         "the three on factors come last": f.factors_highest < f.others_lowest,
         "TIES is not ahead of the sum at 0.7": f.even_ties_delta <= 0,
         "is ahead of it by an interval clear of zero": f.lead_joint_low > 0,
-        "the subject more often than the sum and the style less often": (
-            f.klora_subject > f.direct_subject and f.klora_style < f.direct_style
+        "which cannot be told from the sum": (
+            f.klora_more_subject_low < 0 < f.klora_more_subject_high
+            and f.klora_more_style_low < 0 < f.klora_more_style_high
         ),
+        "it mostly shows one of the two": f.klora_subject + f.klora_style > 4 * f.score_k_lora,
         "almost as large as the terms that belong together": 0.7 < f.cross_ties < 1,
         "A merge of updates does not move": f.spelled_update < 0.005,
         "become another merge altogether": f.spelled_factors > 0.7,

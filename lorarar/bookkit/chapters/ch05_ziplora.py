@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lorarar.bookkit import figures, style
+from lorarar.bookkit import board as boards
+from lorarar.bookkit import figures, style, sums
 from lorarar.bookkit.claims import Claim, sign_verdict, verdict
 from lorarar.bookkit.controls import Control
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.images import Seen, images_of, judged
 from lorarar.bookkit.pictures import reference
 from lorarar.bookkit.records import experiment, sheet
-from lorarar.judging import Verdicts, by_pair, difference
 from lorarar.merging import direct, ziplora
-from lorarar.records import Recorded, suffix
 from lorarar.records import recorded as load_record
+from lorarar.records import suffix
 from lorarar.study import statistics
 from lorarar.train import similarity
 
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lorarar.lora import LoRA
+    from lorarar.study.ruler import Error
 
 Coefficients = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 """Layer → (m_c, m_s)."""
 
 PAIR = ("bear plushie", "watercolor painting #1")
+RIVALS = {"plain sum": "sum", "sum at 0.7": "even"}
+ENDS = ("", "_low", "_high")
 
 
 # ---------------------------------------------------------------- numbers
@@ -39,59 +42,43 @@ PAIR = ("bear plushie", "watercolor painting #1")
 
 def recorded(scale: str) -> Facts:
     """Return the numbers that come from recorded runs."""
-    validation, right = experiment("validation", scale)
-    tested, test = experiment("test", scale)
+    validation, test = boards.load("validation", scale), boards.load("test", scale)
     times = load_record(f"merge_times{suffix(scale)}")
-    x, y = (by_pair(test[m].right, "average") for m in ("direct", "ziplora"))
-    board = {m: statistics.grid(test[m], len(tested["subjects"])) for m in ("direct", "joint", "ziplora")}
-    gain, over_joint = (statistics.crossed(board["ziplora"] - board[m]) for m in ("direct", "joint"))
+    new = load_record(f"rho{suffix(scale)}")["ladder"]["new"]
+    errors = {m: np.reshape(new[m], (len(validation.subjects), -1)) for m in (*RIVALS, "ZipLoRA")}
+    shared = sums.shared(scale, ["ziplora"])
+    ahead = test.scores("ziplora") - test.scores("direct")
+    leads = {
+        "gain": test.difference("ziplora", "direct"),
+        "over_joint": test.difference("ziplora", "joint"),
+        "shared": statistics.crossed(shared["ziplora"] - shared[sums.EVEN]),
+        **{f"lead_{key}": statistics.crossed(errors[m] - errors["ZipLoRA"]) for m, key in RIVALS.items()},
+    }
     return Facts(
-        {f"test_{m}": test[m].right.mean() for m in ("direct", "joint", "ziplora")},
-        validation_pairs=len(validation["subjects"]) * len(validation["styles"]),
-        validation_direct=right["direct"].right.mean(),
-        validation_ziplora=right["ziplora"].right.mean(),
-        test_pairs=len(x),
-        better=int((y > x).sum()),
-        worse=int((y < x).sum()),
-        gain=gain.value,
-        gain_low=gain.low,
-        gain_high=gain.high,
-        over_joint=over_joint.value,
-        over_joint_low=over_joint.low,
-        over_joint_high=over_joint.high,
+        {f"test_{m}": test.of(m).mean() for m in ("direct", "joint", "ziplora")},
+        {f"validation_{m}": validation.of(m).mean() for m in ("direct", "ziplora")},
+        {f"{name}{end}": x for name, lead in leads.items() for end, x in zip(ENDS, lead, strict=True)},
+        {f"new_{key}": errors[m].mean() for m, key in RIVALS.items()},
+        new_ziplora=errors["ZipLoRA"].mean(),
+        validation_pairs=len(validation.pairs),
+        test_pairs=len(test.pairs),
+        better=int((ahead > 0).sum()),
+        worse=int((ahead < 0).sum()),
+        shared_pairs=shared["ziplora"].size,
+        shared_weighted=shared[sums.EVEN].mean(),
+        shared_ziplora=shared["ziplora"].mean(),
         times_ziplora=times["ziplora"]["median"],
         times_lorarar=times["lorarar"]["median"] * 1000,
         times_ratio=times["ziplora"]["median"] / times["lorarar"]["median"],
-        **_weighted_sum(validation, right["ziplora"], scale),
     )
-
-
-def _weighted_sum(run: Recorded, ours: Verdicts, scale: str) -> dict[str, float]:
-    """Compare ZipLoRA with the sum at weights 0.7, on the pairs and seeds that both records have."""
-    sums = load_record(f"first_sums{suffix(scale)}")
-    which = sums["of"]["weights"].index([0.7, 0.7])
-    pairs = [(s, t) for s in run["subjects"] for t in run["styles"]]
-    shared = [row for row in sums["of"]["pairs"] if (row["subject"], row["style"]) in pairs]
-    right = np.array(
-        [np.array(row["subject right"][which]) & np.array(row["style right"][which]) for row in shared]
-    )
-    mine = ours.right[[pairs.index((row["subject"], row["style"])) for row in shared], : sums["count"]]
-    lead = difference(mine, right)
-    return {
-        "shared_pairs": len(shared),
-        "shared_weighted": right.mean(),
-        "shared_ziplora": mine.mean(),
-        "shared_low": lead.low,
-        "shared_high": lead.high,
-    }
 
 
 def live(
     found: Mapping[str, Coefficients],
     history: Mapping[str, Mapping[str, Sequence[float]]],
-    errors: Mapping[str, tuple[float, float]],
+    errors: Mapping[str, Error],
     swept: Mapping[float, Coefficients],
-    swept_errors: Mapping[float, tuple[float, float]],
+    rhos: Mapping[float, float],
     *,
     weight: float,
     again: tuple[float, float],
@@ -101,9 +88,9 @@ def live(
     Args:
         found: the coefficients by measure, "dot" and "cosine".
         history: the three terms step by step, by measure.
-        errors: ρ of either side by merge.
+        errors: ρ by merge.
         swept: the coefficients by λ.
-        swept_errors: ρ of either side by λ.
+        rhos: ρ by λ.
         weight: λ.
         again: agreement with the recorded verdicts, and the largest mean difference in grey levels.
     """
@@ -124,8 +111,8 @@ def live(
         share_cosine=weight * history["cosine"]["similarity"][0] / first,
         again_agreement=again[0],
         again_levels=again[1],
-        rho_none=max(swept_errors[none]),
-        rho_most=max(swept_errors[most]),
+        rho_none=rhos[none],
+        rho_most=rhos[most],
         cosine_none=cosine(swept[none]),
         cosine_most=cosine(swept[most]),
         mean_dot=mean(found["dot"]),
@@ -139,9 +126,10 @@ def live(
             f"small_{measure}": (torch.cat([m_c, m_s]) < 0.1).float().mean(),
             f"one_{measure}": ((m_c > 0.5) ^ (m_s > 0.5)).float().mean(),
         }
-    for merge, (of_subject, of_style) in errors.items():
+    for merge, error in errors.items():
         name = {"plain sum": "sum", "half sum": "half"}.get(merge, merge)
-        facts |= {f"rho_{name}_subject": of_subject, f"rho_{name}_style": of_style}
+        facts |= {f"rho_{name}": error.both}
+        facts |= {f"rho_{name}_subject": error.subject, f"rho_{name}_style": error.style}
     return facts
 
 
@@ -198,7 +186,8 @@ def statements(f: Facts) -> dict[str, bool]:
         "ZipLoRA is right more than twice as often as the plain sum": f.test_ziplora > 2 * f.test_direct
         and f.validation_ziplora > 2 * f.validation_direct,
         "The interval of this lead lies above zero": f.gain_low > 0.02,
-        "does not beat a sum with smaller weights by more than chance": f.shared_low < 0 < f.shared_high,
+        "in pictures it is not shown to beat a sum with smaller weights": f.shared_low < 0 < f.shared_high,
+        "it is not a lead beyond chance": f.shared_low < 0 < f.shared_high,
         "cannot be told from joint training": f.over_joint_low < 0 < f.over_joint_high,
         "The error falls to less than a third": f.loss_last < f.loss_first / 3,
         "most of it in the first half": f.loss_first - f.loss_half > 2 * (f.loss_half - f.loss_last) > 0,
@@ -215,6 +204,7 @@ def statements(f: Facts) -> dict[str, bool]:
         and f.small_cosine > 0.3,
         "The plain sum disturbs the subject more than the style": f.rho_sum_subject > f.rho_sum_style + 0.05,
         "Half of everything already does better than the plain sum": worst["half"] < worst["sum"],
+        "it is ahead of that sum on the validation pairs by an interval clear of zero": f.lead_even_low > 0,
         "ZipLoRA is closer to both LoRAs than either": worst["dot"] < worst["half"]
         and worst["dot"] < worst["sum"],
         "The cosine is a little behind": worst["dot"] < worst["cosine"] < 1.6 * worst["dot"],
@@ -229,14 +219,15 @@ def statements(f: Facts) -> dict[str, bool]:
 
 def claims(f: Facts) -> list[Claim]:
     """Return the papers' claims that the chapter examines."""
-    before, after = (max(f[f"rho_{name}_subject"], f[f"rho_{name}_style"]) for name in ("sum", "dot"))
     return [
         Claim(
             "keeps_both",
             "Coefficients per column keep both LoRAs where the sum does not",
             "ZipLoRA, abstract",
-            f"One pair: ρ of the LoRA that is worse off: plain sum {before:.2f}, ZipLoRA {after:.2f}.",
-            verdict(after < 0.25 and after < before / 2, after < before - 0.05, against=after > before),
+            f"ρ on {f.validation_pairs} validation pairs: plain sum {f.new_sum:.2f}, sum at 0.7 "
+            f"{f.new_even:.2f}, ZipLoRA {f.new_ziplora:.2f}; the sum's is higher by "
+            f"{style.interval((f.lead_sum, f.lead_sum_low, f.lead_sum_high), '.2f')}.",
+            sign_verdict(f.lead_sum_low, f.lead_sum_high),
         ),
         Claim(
             "enough_steps",
@@ -253,9 +244,10 @@ def claims(f: Facts) -> list[Claim]:
             "separates",
             "The similarity term makes the two LoRAs use different columns",
             "ZipLoRA, §4.2",
-            f"One pair, the papers' λ: with their dot product the cosine of m_c and m_s ends at "
-            f"{f.cosine_dot:.2f}. Only the cosine of LoRA.rar's code separates them ({f.cosine_cosine:.2f}).",
-            verdict(f.cosine_dot < 0.5, f.cosine_cosine < 0.5),
+            f"One pair: with the papers' dot product the cosine of m_c and m_s ends at {f.cosine_dot:.2f}, "
+            f"with ten times their λ at {f.cosine_most:.2f}. The cosine of LoRA.rar's code, which is another "
+            f"term, separates them ({f.cosine_cosine:.2f}).",
+            verdict(f.cosine_dot < 0.5, against=min(f.cosine_dot, f.cosine_most) > 0.8),
         ),
         Claim(
             "better_than_sum",
@@ -268,8 +260,8 @@ def claims(f: Facts) -> list[Claim]:
             "better_than_weights",
             "ZipLoRA is better than a sum with smaller weights",
             "not examined by the papers",
-            f"{f.shared_ziplora:.0%} against {f.shared_weighted:.0%} on {f.shared_pairs} validation pairs of "
-            f"four images each; difference {f.shared_low:+.0%} to {f.shared_high:+.0%}: undecided.",
+            f"Right {f.shared_ziplora:.0%} against {f.shared_weighted:.0%}, on {f.shared_pairs} validation "
+            f"pairs of four images each: {style.points((f.shared, f.shared_low, f.shared_high))}, undecided.",
             sign_verdict(f.shared_low, f.shared_high),
         ),
         Claim(

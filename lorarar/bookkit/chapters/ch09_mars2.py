@@ -9,14 +9,14 @@ import numpy as np
 
 from lorarar.bookkit import board as boards
 from lorarar.bookkit import figures, records
-from lorarar.bookkit.claims import NOT_AT_THIS_SCALE, PARTLY, REPRODUCED, Claim, sign_verdict, verdict
+from lorarar.bookkit.claims import Claim, sign_verdict, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.quiz import Quiz
 from lorarar.bookkit.style import GREY, HUES, INK, JUDGES, interval, name_of, points
 from lorarar.bookkit.tables import table
-from lorarar.judging import Entry, bootstrap
 from lorarar.pipelines import quiet
 from lorarar.study import orders, statistics
+from lorarar.study.statistics import Entry
 from lorarar.study.verdicts import Shows
 
 with quiet():  # transformers tells of processors that nothing here uses
@@ -68,7 +68,8 @@ def recorded(scale: str) -> Facts:
 def examined(exam: Mapping, judge: str, axis: str) -> Entry:
     """Return a judge's balanced accuracy on an axis, with an interval over named things."""
     report = exam["reports"][judge][axis]
-    return Entry(report["balanced accuracy"], *bootstrap(np.array(list(report["by name"].values()))))
+    by_name = statistics.independent(list(report["by name"].values()))
+    return by_name._replace(value=report["balanced accuracy"])  # which is not rounded name by name
 
 
 def wrong_shares(exam: Mapping, judge: str, axis: str) -> dict[str, np.ndarray]:
@@ -89,8 +90,7 @@ def wrong_shares(exam: Mapping, judge: str, axis: str) -> dict[str, np.ndarray]:
 def leniency(exam: Mapping, judge: str, axis: str) -> Entry:
     """Return how much more often a judge accepts rivals than it refuses what is right, over names."""
     shares = wrong_shares(exam, judge, axis)
-    gaps = shares["accepts"] - shares["refuses"]
-    return Entry(float(gaps.mean()), *bootstrap(gaps))
+    return statistics.independent(shares["accepts"] - shares["refuses"])
 
 
 def kappa(board: Board, methods: list[str], axis: str = "right") -> float:
@@ -136,8 +136,8 @@ def intervals(right: np.ndarray, subjects: int) -> dict[str, Entry]:
     """Return the intervals of verdicts (pairs, images), by what is drawn anew."""
     scores = statistics.grid(right, subjects)
     return {
-        "images": statistics.over_pairs(right),  # each image as if it were news
-        "pairs": statistics.over_pairs(scores),
+        "images": statistics.independent(right),  # each image as if it were news
+        "pairs": statistics.independent(scores),
         "subjects and styles": statistics.crossed(scores),
     }
 
@@ -281,9 +281,9 @@ def claims(f: Facts) -> list[Claim]:
             "two_judges",
             "The ranking of methods does not depend on the judge",
             "an open question of the public summary",
-            f"the first {f.same_places} of twelve places are the same by both, the others are not: "
-            f"rank correlation {f.order:.2f} ({f.order_low:.2f} to {f.order_high:.2f}), κ {f.kappa_all:.2f}",
-            REPRODUCED if f.order_low >= 0.9 else PARTLY if f.same_places >= 3 else NOT_AT_THIS_SCALE,
+            f"the two orders go together, rank correlation {f.order:.2f} ({f.order_low:.2f} to "
+            f"{f.order_high:.2f}), and are not shown to be one; image by image κ is {f.kappa_all:.2f}",
+            verdict(f.order_low >= 0.9, part=f.order_low > 0, against=f.order_high < 0.5),
         ),
     ]
 

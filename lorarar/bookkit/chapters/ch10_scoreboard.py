@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lorarar.bookkit import board as boards
-from lorarar.bookkit import figures, records
+from lorarar.bookkit import figures, records, sums
 from lorarar.bookkit.board import CONTROLS, Board
 from lorarar.bookkit.claims import Claim, sign_verdict, verdict
 from lorarar.bookkit.facts import Facts
@@ -24,8 +24,8 @@ from lorarar.bookkit.style import (
 )
 from lorarar.bookkit.tables import table
 from lorarar.bookkit.views import failures, rows_of
-from lorarar.judging import Entry
 from lorarar.study import statistics
+from lorarar.study.statistics import Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 PAPERS = ("joint", "direct", "dare", "ties", "dare-ties")
 """The rivals in the paper's table, beside LoRA.rar and ZipLoRA."""
+FACTORS = ("dare", "ties", "dare-ties")
+"""Those of them that work on the factors, as the released code runs them."""
 ORDER = (("lorarar", "ziplora"), *((lead, m) for lead in ("lorarar", "ziplora") for m in PAPERS))
 """The paper's order of methods, as comparisons of two: the first is better."""
-TUNED = "0.7 and 0.7"  # the sum that was right most often in chapter 3
 
 
 # ---------------------------------------------------------------- numbers
@@ -50,13 +51,17 @@ def recorded(scale: str) -> Facts:
         "duel_pairs": test.difference("lorarar", "ziplora", over="pairs"),
         "duel_validation": validation.difference("lorarar", "ziplora"),
         "joint": test.difference("lorarar", "joint"),
+        "joint_pairs": test.difference("lorarar", "joint", over="pairs"),
         "sum": test.difference("lorarar", "direct"),
         "zip_joint": test.difference("ziplora", "joint"),
         "zip_sum": test.difference("ziplora", "direct"),
     }.items():
         facts |= in_points(name, entry)
-    del facts["duel_pairs"]  # it is the same difference
-    found = [comparison.settled for comparison in comparisons(test, validation)]
+    for same in ("duel_pairs", "joint_pairs", "joint_pairs_low"):
+        del facts[same]  # differences are the same, whatever is drawn
+    compared = comparisons(test, validation)
+    found = [comparison.settled for comparison in compared]
+    factors = {m: [c.settled for c in compared if c.first == m and c.second in FACTORS] for m in ORDER[0]}
     chances = statistics.winners(np.stack([test.scores(m) for m in test.merges]))
     first = dict(zip(test.merges, chances, strict=True))
     return facts | Facts(
@@ -70,10 +75,13 @@ def recorded(scale: str) -> Facts:
         confirmed=found.count(1),
         contradicted=found.count(-1),
         open=found.count(0),
+        lorarar_factors=factors["lorarar"].count(1),
+        ziplora_factors=factors["ziplora"].count(1),
         first_ziplora=first["ziplora"],
         first_joint=first["joint"],
         only_subject=test.of("content", "subject").mean(),
         only_style=test.of("style", "style").mean(),
+        **_refused(test.judge, scale),
     )
 
 
@@ -109,13 +117,27 @@ def comparisons(test: Board, validation: Board) -> list[Comparison]:
     ]
 
 
+def _refused(judge: str, scale: str) -> dict[str, float]:
+    """Return which share of right drawings the judge refuses, on either axis."""
+    reports = records.recorded(f"judges{records.suffix(scale)}")["reports"][judge]
+    seen = {axis: report["confusion"] for axis, report in reports.items()}
+    return {
+        f"refused_{axis}": counts["yes, said no"] / (counts["yes, said yes"] + counts["yes, said no"])
+        for axis, counts in seen.items()
+    }
+
+
 def _failures(board: Board) -> dict[str, float]:
-    parts = {m: failures(board, m) for m in ("lorarar", "ziplora", "joint", "direct")}
+    parts = {m: failures(board, m) for m in ("lorarar", "ziplora", "direct")}
     lost = {f"{m}_neither": part["neither"] for m, part in parts.items()}
     for m in ("lorarar", "ziplora"):
         lost[f"{m}_no_subject"] = parts[m]["only the style"]
         lost[f"{m}_no_style"] = parts[m]["only the subject"]
-    return lost
+    neither = {
+        m: statistics.grid(~board.of(m, "subject") & ~board.of(m, "style"), len(board.subjects))
+        for m in ("direct", "ziplora")
+    }
+    return lost | in_points("neither", statistics.crossed(neither["direct"] - neither["ziplora"]))
 
 
 def _names(board: Board) -> dict[str, float]:
@@ -129,33 +151,15 @@ def _names(board: Board) -> dict[str, float]:
     return facts
 
 
-def shared_images(scale: str) -> dict[str, np.ndarray]:
-    """Return the scores of sums and methods on images that two records share: {name: (subjects, styles)}.
-
-    Chapter 3 judged weighted sums of validation pairs; this run has the same pairs, LoRAs and seeds.
-    """
-    validation = boards.load("validation", scale)
-    sums = records.recorded(f"first_sums{records.suffix(scale)}")
-    pairs = [(row["subject"], row["style"]) for row in sums["of"]["pairs"]]
-    places = [validation.pairs.index(pair) for pair in pairs]
-    subjects = len({subject for subject, _ in pairs})
-    both = np.array([np.logical_and(row["subject right"], row["style right"]) for row in sums["of"]["pairs"]])
-    scores = {f"sum {name}": both[:, i] for i, name in enumerate(sums["of"]["columns"]) if " and " in name}
-    for m in ("lorarar", "ziplora", "ties-delta", "direct"):
-        scores[name_of(m)] = validation.of(m)[places][:, : sums["count"]]
-    assert (scores["sum 1 and 1"] == scores.pop(name_of("direct"))).all(), "the records are not of one judge"
-    return {name: statistics.grid(right, subjects) for name, right in scores.items()}
-
-
 def _missing_row(scale: str) -> dict[str, float]:
-    scores = shared_images(scale)
-    tuned = scores[f"sum {TUNED}"]
-    lead, optimum = (statistics.crossed(scores[name_of(m)] - tuned) for m in ("lorarar", "ziplora"))
+    scores = sums.shared(scale, ("lorarar", "ziplora"))
+    tuned = scores[sums.EVEN]
+    lead, optimum = (statistics.crossed(scores[m] - tuned) for m in ("lorarar", "ziplora"))
     return {
         "tuned_sum": tuned.mean(),
-        "plain_sum": scores["sum 1 and 1"].mean(),
-        "shared_lorarar": scores[name_of("lorarar")].mean(),
-        "shared_ziplora": scores[name_of("ziplora")].mean(),
+        "plain_sum": scores[sums.FULL].mean(),
+        "shared_lorarar": scores["lorarar"].mean(),
+        "shared_ziplora": scores["ziplora"].mean(),
         **in_points("against_sum", lead),
         **in_points("zip_against_sum", optimum),
     }
@@ -195,6 +199,12 @@ def statements(f: Facts) -> dict[str, bool]:
             f.duel_high < 0 < f.duel_validation_high and f.duel_validation < 0
         ),
         "only just leaves zero out": -2 < f.duel_high < 0 and f.duel_pairs_high < -4,
+        "with pairs drawn LoRA.rar against joint training looks decided": f.joint_pairs_high
+        < 0
+        < f.joint_high,
+        "little more than half as wide": (
+            0.5 < (f.duel_pairs_high - f.duel_pairs_low) / (f.duel_high - f.duel_low) < 0.67
+        ),
         "holds zero on validation": f.duel_validation_low < 0 < f.duel_validation_high,
         "seven of its eleven comparisons are settled, all as in the paper": (
             f.confirmed == 7 and f.contradicted == 0 and f.open == 4
@@ -205,14 +215,14 @@ def statements(f: Facts) -> dict[str, bool]:
             f.against_sum_low < 0 and f.zip_against_sum_low < 0
         ),
         "ZipLoRA is ahead of the plain sum and of the three rows on factors": (
-            f.zip_sum_low > 0 and f.confirmed >= 7
+            f.zip_sum_low > 0 and f.ziplora_factors == 3
         ),
+        "LoRA.rar is ahead of the rows on factors": f.lorarar_factors == 3,
+        "against the plain sum nothing is settled": f.sum_low < 0 < f.sum_high,
         "LoRA.rar loses the subject about as often as the style": (
             abs(f.lorarar_no_subject - f.lorarar_no_style) < 0.05
         ),
-        "The plain sum loses both far more often": (
-            f.direct_neither > 1.5 * max(f.lorarar_neither, f.ziplora_neither, f.joint_neither)
-        ),
+        "points more than ZipLoRA": f.neither_low > 0 and f.direct_neither > 1.5 * f.ziplora_neither,
         "The can is among the easier subjects": f.can_place >= 4,
         "glowing is hard, and only one style is harder": f.glowing_place == 2,
         "a spread as large as the gap": 100 * (f.recipes_high - f.recipes_low) > 0.8 * abs(f.duel),
@@ -254,7 +264,9 @@ def claims(f: Facts) -> list[Claim]:
             "LoRA.rar, §4",
             "better than TIES, DARE and DARE-TIES as the paper ran them, on factors; minus the plain sum "
             f"{written(f, 'sum')}: the interval holds zero",
-            verdict(f.sum_low > 0, part=f.confirmed >= 7, against=f.sum_high < 0),
+            verdict(
+                f.sum_low > 0 and f.lorarar_factors == 3, part=f.lorarar_factors == 3, against=f.sum_high < 0
+            ),
         ),
         Claim(
             "hard_names",
@@ -326,6 +338,18 @@ def differences(board: Board) -> Figure:
     return figure
 
 
+def two_intervals(board: Board) -> Styler:
+    """Show differences with the interval over pairs and that over subjects and styles."""
+    shown = (ORDER[0], ("lorarar", "joint"), ("lorarar", "direct"), ("ziplora", "direct"))
+    return table(
+        {
+            "Difference": [f"{name_of(first)} minus {name_of(second)}" for first, second in shown],
+            "Pairs drawn": [points(board.difference(*two, over="pairs")) for two in shown],
+            "Subjects and styles drawn": [points(board.difference(*two)) for two in shown],
+        }
+    )
+
+
 def comparisons_table(test: Board, validation: Board) -> Styler:
     """Show the paper's order, comparison by comparison, with what is settled."""
     words = {1: "settled, as in the paper", -1: "settled, the other way", 0: "open"}
@@ -343,10 +367,16 @@ def comparisons_table(test: Board, validation: Board) -> Styler:
 
 def missing_row(scale: str) -> Figure:
     """Draw the shares right of sums and methods on the images that two records share."""
-    scores = shared_images(scale)
-    entries = {name: statistics.crossed(grid) for name, grid in scores.items()}
-    colours = {name_of(m): HUES.get(m, INK) for m in ("lorarar", "ziplora", "ties-delta")}
-    return figures.forest(entries, label="share right", colours=colours | {f"sum {TUNED}": STYLE})
+    methods = ("lorarar", "ziplora", "ties-delta")
+    scores = sums.shared(scale, methods)
+    entries = {_sum(w): statistics.crossed(grid) for w, grid in scores.items() if w not in methods and all(w)}
+    entries |= {name_of(m): statistics.crossed(scores[m]) for m in methods}
+    colours = {name_of(m): HUES.get(m, INK) for m in methods}
+    return figures.forest(entries, label="share right", colours=colours | {_sum(sums.EVEN): STYLE})
+
+
+def _sum(weights: sums.Weights) -> str:
+    return f"sum {weights[0]:g} and {weights[1]:g}"
 
 
 def cost(board: Board, scale: str) -> Figure:

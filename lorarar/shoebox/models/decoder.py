@@ -18,7 +18,8 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lorarar.shoebox.models.loop import GROUPS, Recipe, card, command, fit, to_bytes, to_unit, write_whole
+from lorarar.atomic import atomic
+from lorarar.shoebox.models.loop import GROUPS, Recipe, card, command, fit, to_bytes, to_unit
 from lorarar.shoebox.models.sharpness import laplacian
 from lorarar.shoebox.models.train import psnr
 from lorarar.shoebox.world import world
@@ -181,7 +182,8 @@ def train_decoder(
     spent = fit("decoder", model, loss, len(images), recipe, run=run, seed=seed, device=device)
     vae.half().save_pretrained(out / "vae")
     half = {k: v.half().contiguous() for k, v in patches.state_dict().items()}
-    write_whole(out / "patches.safetensors", lambda aside: save_file(half, aside))
+    with atomic(out / "patches.safetensors") as aside:
+        save_file(half, aside)
     facts = {"seed": seed, "recipe": asdict(recipe), **spent, "weight": weight, "penalty": PENALTY}
     facts |= {"noise": noise, "wide": wide, "began from": str(init)}
     said = command("decoder", recipe, seed, init) + f" --groups {groups}" + (" --wide" if wide else "")

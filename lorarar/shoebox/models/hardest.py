@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from lorarar.atomic import atomic
 from lorarar.shoebox.models.examination import Case, Verdict, measure_named
-from lorarar.shoebox.models.loop import write_whole
 from lorarar.shoebox.world import changed, styles, subjects, world
 
 
@@ -99,7 +99,8 @@ def remembered(verdict: Verdict, file: Path) -> Verdict:
         if key not in known:
             known[key] = verdict(case).tolist()
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, lambda aside: aside.write_text(json.dumps(known)))
+            with atomic(file) as aside:
+                aside.write_text(json.dumps(known))
         return np.array(known[key], bool)
 
     return ask

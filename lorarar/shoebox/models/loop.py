@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,11 +12,12 @@ import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from lorarar.atomic import atomic
 from lorarar.shoebox.world import world
+from lorarar.stamp import machine
+from lorarar.train.loop import Checkpoint, Run, learning_rate_factor
 
 GROUPS = 12_000
 """Groups of drawings (six images each) that the miniatures are trained on."""
@@ -52,12 +51,6 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def rate(step: int, recipe: Recipe) -> float:
-    """Learning rate at `step` as a share of the highest: warm-up, plateau, linear decay."""
-    falling = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
-    return min(1.0, (step + 1) / max(1, recipe.warmup), max(0.0, falling))
-
-
 def has_bfloat16(device: str) -> bool:
     """Tell whether `device` multiplies bfloat16 faster than float32."""
     if torch.device(device).type == "cuda":
@@ -70,6 +63,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file aside, then put it in place at once: a kill leaves the old file or the new."""
     with atomic(path) as aside:
         write(aside)
+
+
+class Clock:
+    """Seconds since it was made, and before: its state is taken up by a resumed run."""
+
+    def __init__(self) -> None:
+        self.load_state_dict({"seconds": 0.0})
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return self._before + time.monotonic() - self._began
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the seconds so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from these seconds."""
+        self._before, self._began = state["seconds"], time.monotonic()
 
 
 def fit(
@@ -95,83 +108,54 @@ def fit(
     all resumptions, and precision. `ValueError` where the state is of another run.
     """
     run.mkdir(parents=True, exist_ok=True)
-    state_file, log_file = run / f"{name}.pt", run / f"{name}.jsonl"
+    log_file = run / f"{name}.jsonl"
     half = half and has_bfloat16(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
     )
     average = EMAModel(parameters, decay=recipe.ema, use_ema_warmup=True, power=0.75)
-    step, spent = 0, 0.0
-    this_run = {"seed": seed, **asdict(recipe)}
-    if state_file.exists():
-        state = torch.load(state_file, map_location=device, weights_only=True)
-        if (other := state.get("run", this_run)) != this_run:
-            unlike = ", ".join(f"{k} {other[k]}, not {v}" for k, v in this_run.items() if other[k] != v)
-            raise ValueError(f"{state_file} is of another run ({unlike}): finish that one or remove it")
-        for p, saved in zip(parameters, state["parameters"], strict=True):
-            p.data.copy_(saved)
-        optimiser.load_state_dict(state["optimiser"])
-        average.load_state_dict(state["average"])
-        step, spent = state["step"], state["spent"]
     average.to(device)
-
-    def save() -> None:
-        state = {
-            "parameters": [p.detach() for p in parameters],
-            "optimiser": optimiser.state_dict(),
-            "average": average.state_dict(),
-            "step": step,
-            "spent": spent,
-            "run": this_run,
-        }
-        write_whole(state_file, lambda aside: torch.save(state, aside))
-
-    model.train()
-    saved_at = logged_at = time.monotonic()
+    clock, logged = Clock(), Clock()
+    terms: dict[str, Tensor] = {}
     window: dict[str, float] = {}
-    bar = tqdm(total=recipe.steps, initial=step, desc=name, unit="step", smoothing=0.05)
-    while step < recipe.steps:
-        began = time.monotonic()
+
+    def drawn(step: int) -> tuple[Tensor, tuple[Tensor]]:
         numbers = np.random.default_rng([seed, step])
         torch.manual_seed(int(numbers.integers(2**62)))
         starts = numbers.integers(items // group, size=recipe.batch // group)
         indices = torch.from_numpy((starts[:, None] * group + np.arange(group)).ravel())
-        for settings in optimiser.param_groups:
-            settings["lr"] = recipe.learning_rate * rate(step, recipe)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-            terms = loss(indices, step)
-        optimiser.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+            terms.update(loss(indices, step))
+        return terms["loss"], (terms["loss"].detach(),)
+
+    def after() -> None:
         average.step(parameters)
-        step += 1
-        spent += time.monotonic() - began
-        bar.update()
         for key, value in terms.items():
             window[key] = 0.98 * window.get(key, value.item()) + 0.02 * value.item()
-        if time.monotonic() - logged_at > 10:
-            logged_at = time.monotonic()
-            bar.set_postfix({k: f"{v:.4f}" for k, v in window.items()})
+        if logged.seconds > 10:
+            logged.load_state_dict({"seconds": 0.0})
             with log_file.open("a") as log:
-                log.write(json.dumps({"step": step, "spent": round(spent, 1), **window}) + "\n")
-        if time.monotonic() - saved_at >= save_every:
-            save()
-            saved_at = time.monotonic()
-    bar.close()
-    save()
+                facts = {"step": average.optimization_step, "spent": round(clock.seconds, 1), **window}
+                log.write(json.dumps(facts) + "\n")
+
+    model.train()
+    Run(
+        drawn,
+        parameters,
+        optimiser,
+        recipe.steps,
+        {"seed": seed, **asdict(recipe)},
+        clip=1.0,
+        rate=lambda step: learning_rate_factor(step, recipe.steps, recipe.warmup, recipe.decay),
+        parts={"average": average, "clock": clock},
+        after=after,
+        checkpoint=Checkpoint(run / f"{name}.pt", resume=True, seconds=save_every, stays=True),
+    ).go(name, ("loss",))
     average.copy_to(parameters)
     model.eval()
     precision = "bfloat16 and float32" if half else "float32"
-    return {"steps": step, "seconds": round(spent, 1), "precision": precision}
-
-
-def machine() -> str:
-    """Name what a run ran on, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads"
+    return {"steps": recipe.steps, "seconds": round(clock.seconds, 1), "precision": precision}
 
 
 def command(step: str, recipe: Recipe, seed: int, init: Path | None = None) -> str:

@@ -16,12 +16,14 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor
 from tqdm import tqdm
 
+from lorarar.atomic import atomic
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import SCALES
 from lorarar.shoebox.models.critic import Critic
-from lorarar.shoebox.models.loop import machine, to_bytes, to_unit, write_whole
+from lorarar.shoebox.models.loop import to_bytes, to_unit
 from lorarar.shoebox.models.train import encode, psnr
 from lorarar.shoebox.world import styles, subjects, world
+from lorarar.stamp import machine
 
 DRAWN = 40
 """Seed of the drawings that pictures are measured against, far from those that anything is trained on."""
@@ -171,7 +173,8 @@ def latents(
             ).images
             took = [time.monotonic() - began[0], time.process_time() - began[1]]
             state = {"latents": made.cpu().half(), "took": torch.tensor(took)}
-            write_whole(file, lambda aside, state=state: torch.save(state, aside))
+            with atomic(file) as aside:
+                torch.save(state, aside)
         saved = torch.load(file, weights_only=True)
         chunks.append(saved["latents"].float())
         spent.append(saved["took"])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from lorarar.atomic import atomic
 from lorarar.shoebox.models import architectures
 from lorarar.shoebox.models.loop import (
     GROUPS,
@@ -29,7 +30,6 @@ from lorarar.shoebox.models.loop import (
     has_bfloat16,
     to_unit,
     tokens,
-    write_whole,
 )
 from lorarar.shoebox.world import scene, styles, subjects, world
 
@@ -211,7 +211,8 @@ def train_base(
     run.mkdir(parents=True, exist_ok=True)
     if not cache.exists():
         latents = encode(autoencoder, images, device).half()
-        write_whole(cache, lambda aside: torch.save(latents, aside))
+        with atomic(cache) as aside:
+            torch.save(latents, aside)
     latents = torch.load(cache, weights_only=True, mmap=True)
     ids = tokens(words, captions)
     torch.manual_seed(seed)

@@ -212,13 +212,6 @@ SUBJECTS: dict[str, Identity] = {
 """The named individuals: Table A1 of LoRA.rar and the generalisation set."""
 
 
-def prompt_class(name: str) -> str:
-    """The word that prompts use for the subject `name`: "dog #1" is a "dog". `ValueError` if unknown."""
-    if name not in SUBJECTS:
-        raise ValueError(f"no subject {name!r}; there are: {', '.join(SUBJECTS)}")
-    return SUBJECTS[name].cls
-
-
 @lru_cache(maxsize=4096)
 def words(identity: Identity) -> str:
     """The identity in the words of a caption, such as "red and white striped dog".

@@ -32,6 +32,9 @@ RARE_TOKENS: tuple[str, ...] = ("sks", "szn", "olis", "pll", "ucd", "phol", "mka
 GROUP = 6
 """Images per group of `draw_group`: two identities × (two styles of one family, one photo)."""
 
+CHUNK = 50
+"""Groups that a process draws at a time."""
+
 
 class Truth(NamedTuple):
     """What an image shows. Indices into CLASSES and FAMILIES; ids tell identities and styles apart."""
@@ -123,7 +126,7 @@ def dataset(
         )
         truths = np.empty((groups * GROUP, 4), np.int32)
         captions: list[list[str]] = []
-        jobs = [(seed, range(i, min(i + 50, groups))) for i in range(0, groups, 50)]
+        jobs = [(seed, range(i, min(i + CHUNK, groups))) for i in range(0, groups, CHUNK)]
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             for drawn, words, truth in tqdm(pool.map(_draw_chunk, jobs), "draw", len(jobs), unit="chunk"):
                 start = len(captions)
