@@ -136,8 +136,8 @@ FLAVOURS = ("delta", "factors")
 """What TIES and DARE prune: updates, or their factors apart, as peft does."""
 
 _BY_COLUMNS, _BY_ENTRIES = ("lorarar", "ziplora", "table"), ("ties", "dare", "dare-ties")
-_WEIGHT = {"above": -inf, "expected": "a finite number"}
-_REST = {**_WEIGHT, "methods": ("levels",)}
+_WEIGHT: dict[str, Any] = {"above": -inf, "expected": "a finite number"}
+_REST: dict[str, Any] = {**_WEIGHT, "methods": ("levels",)}
 
 
 @dataclass(frozen=True)
