@@ -55,6 +55,7 @@ EXTRAS = {
     **dict.fromkeys(("openai", "sklearn", "scipy"), "judge"),
     **dict.fromkeys(("matplotlib", "pandas", "ipywidgets", "IPython", "papermill", "nbformat"), "book"),
     "gradio": "ui",
+    "tornado": "people",
 }
 """Which extra of the package brings a module that is missing."""
 

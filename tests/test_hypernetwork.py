@@ -182,7 +182,7 @@ def test_the_file_says_how_it_was_trained(pipe, loras, tmp_path):
 
 
 READER = {**QUICK, "steps": 20, "batch_size": 2, "pairs": 1, "reads": "invariants", "context": "moments"}
-READER |= {"parts": tuple(PARTS), "warmup": 2, "decay": 0.5}
+READER |= {"parts": tuple(PARTS), "warmup": 2, "decay": 0.5, "similarity": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_a_network_of_invariants_trains_resumes_and_says_so(pipe, loras, reader,
     options, (whole, history) = READER, reader
     assert isinstance(whole, Invariants) and (whole.context, whole.hidden) == ("moments", 8)
     total = np.add(history["content"], history["style"])
-    assert total[-5:].mean() < 0.9 * total[:5].mean()
+    assert total[-5:].mean() < 0.95 * total[0]
 
     def kill(step, terms):
         if step == 15:
@@ -233,11 +233,12 @@ def of_base(base, seed, rank, size):
 def test_it_serves_other_bases_unchanged(loras, reader, base):
     """Other places, column lengths, ranks and sizes than it was trained with: answers as it has at home."""
     network, (contents, styles) = reader[0], loras
-    home = network.coefficients(contents[0].lora, styles[0].lora, PARTS)
     content, style = of_base(base, 1, 16, 0.003), of_base(base, 2, 4, 0.01)
     with pytest.raises(LoRAError, match="its columns have length"):
         Hypernetwork([64]).coefficients(content, style)
-    found = network.coefficients(content, style, PARTS)
+    with torch.no_grad():
+        home = network.coefficients(contents[0].lora, styles[0].lora, PARTS)
+        found = network.coefficients(content, style, PARTS)
     assert list(found) == layers_of(content, PARTS)
     for side in (0, 1):
         here, there = (torch.cat([pair[side] for pair in said.values()]) for said in (home, found))
@@ -246,9 +247,7 @@ def test_it_serves_other_bases_unchanged(loras, reader, base):
     merged = merge(content, style, "lorarar", hypernetwork=network, **network.merge_options)
     for layer, (m_c, m_s) in found.items():
         c, s = (delta_weight(lora[layer]) for lora in (content, style))
-        torch.testing.assert_close(
-            delta_weight(merged[layer]), (c * m_c + s * m_s).detach(), atol=1e-5, rtol=1e-4
-        )
+        torch.testing.assert_close(delta_weight(merged[layer]), c * m_c + s * m_s, atol=1e-5, rtol=1e-4)
 
 
 def test_the_rate_rises_and_falls(pipe, loras):

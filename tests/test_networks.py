@@ -9,7 +9,7 @@ from test_objective import CONTENT, STYLE, adapter
 from tiny import tiny_pipeline
 
 from lorarar.hypernet import Hypernetwork, Invariants, load_network
-from lorarar.lora import LoRAError, load_coefficients, save_coefficients
+from lorarar.lora import LoRA, LoRAError, load_coefficients, save_coefficients, save_lora
 from lorarar.scales import SCALES
 from lorarar.shoebox.world import styles, subjects
 from lorarar.study import coefficients as co
@@ -159,3 +159,22 @@ def test_a_table_of_a_networks_answers(tmp_path, monkeypatch):
     Hypernetwork([8], 4).save(tmp_path / "h.safetensors")
     with pytest.raises(ValueError, match="does not say which pairs it was trained on"):
         means.table_by(tmp_path / "h.safetensors", "smoke")
+
+
+def test_the_constant_that_a_network_amounts_to(tmp_path, capsys):
+    """As the released one is said to do, it answers to nothing by the length of the columns."""
+    torch.manual_seed(0)
+    network, spot = Hypernetwork([8, 12], 4), "unet.mid_block.attentions.0.transformer_blocks.{}.attn1.to_q"
+    network.save(tmp_path / "h.safetensors")
+    widths = {spot.format(0): 4, spot.format(1): 6}
+    save_lora(
+        LoRA({k: (torch.ones(n, 2), torch.ones(2, 5)) for k, n in widths.items()}), tmp_path / "l.safetensors"
+    )
+    words = ["means", "--empty", str(tmp_path / "l.safetensors"), "-o", str(tmp_path / "t.safetensors")]
+    assert main([*words, "--hypernetwork", str(tmp_path / "h.safetensors")]) == 0
+    found = load_coefficients(tmp_path / "t.safetensors")
+    for layer, width in widths.items():
+        want = network(torch.zeros(2 * width)).detach()
+        assert [float(m) for m in found[layer]] == pytest.approx(want.tolist(), abs=1e-6)
+    assert main([*words, "--coefficients", str(tmp_path / "t.safetensors")]) == 2
+    assert "--empty LORA asks a network" in capsys.readouterr().err

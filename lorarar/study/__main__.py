@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorarar.judging import load_encoder
+from lorarar.lora import load_lora
 from lorarar.parser import EXIT_STATUSES, Parser, status_of
 from lorarar.scales import data_folder, find_scale
 from lorarar.shoebox import zoo
@@ -17,7 +18,7 @@ from lorarar.study import ladder, people
 from lorarar.study.cells import COUNT, SPLITS, Setting, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
 from lorarar.study.judges import examined
-from lorarar.study.means import save_table, table_by, table_of
+from lorarar.study.means import save_table, table_by, table_of, table_of_nothing
 from lorarar.study.methods import METHODS, find_method, make
 from lorarar.study.metrics import encoders, measured, table_a2
 from lorarar.study.networks import RECIPES, networks
@@ -85,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="FILE",
                 help="whose answers to its training pairs; default: the scale's",
             )
+            step.add_argument(
+                "--empty",
+                type=Path,
+                metavar="LORA",
+                help="the network's answers to empty columns instead, for the layers of this LoRA",
+            )
             source.add_argument(
                 "--coefficients", type=Path, metavar="FILE", nargs="+", help="or of files (`lorarar ziplora`)"
             )
@@ -146,7 +153,14 @@ def _run(options: argparse.Namespace) -> None:
         return
     if options.step == "means":
         network = options.hypernetwork or hypernetwork_of(options.scale)
-        found = table_of(options.coefficients) if options.coefficients else table_by(network, options.scale)
+        if options.coefficients and options.empty:
+            raise ValueError("--empty LORA asks a network: give --hypernetwork FILE, not --coefficients")
+        if options.coefficients:
+            found = table_of(options.coefficients)
+        elif options.empty:
+            found = table_of_nothing(network, load_lora(options.empty))
+        else:
+            found = table_by(network, options.scale)
         say(save_table(found, options.output, options.by))
         return
     if options.step == "tables":

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lorarar.hypernet import load_network
-from lorarar.lora import LoRAError, load_coefficients, save_coefficients
+from lorarar.lora import LoRA, LoRAError, load_coefficients, save_coefficients
 from lorarar.merging import Gates
 from lorarar.scales import Scale, find_scale
 from lorarar.shoebox import zoo
@@ -37,6 +37,18 @@ def table_by(network: Path, scale: str | Scale = "shoebox") -> dict[str, tuple[t
     return co.average(
         [net.coefficients(*(loras[n] for n in pair), net.parts) for pair in training_pairs(net)]
     )
+
+
+@torch.no_grad()
+def table_of_nothing(network: Path, like: LoRA) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return what a network answers to empty columns, for the layers of a LoRA: the constant it amounts to.
+
+    Raises:
+        LoRAError: the file is no network, or it cannot read the LoRA's layers.
+    """
+    net = load_network(network)
+    nothing = LoRA({layer: (torch.zeros_like(up), down) for layer, (up, down) in like.items()})
+    return net.coefficients(nothing, nothing, net.parts)
 
 
 def table_of(files: Sequence[Path]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

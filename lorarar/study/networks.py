@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from lorarar.hypernet import PARTS, Network, load_network
+from lorarar.hypernet import PARTS, Network, layers_of, load_network
 from lorarar.options import HypernetworkOptions, values
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import Scale, find_scale
@@ -101,7 +102,7 @@ def trained(
     if path.is_file():
         raise ValueError(f"{path}: was trained by another recipe; move it away")
     folder.mkdir(parents=True, exist_ok=True)
-    contents, looks = ([side_of(one, scale) for one in axis.SPLIT["train"]] for axis in (subjects, styles))
+    contents, looks = ([_side(one, scale) for one in axis.SPLIT["train"]] for axis in (subjects, styles))
     said = [f"--{key.replace('_', '-')} {value}" for key, value in changes.items()]
     network, _ = train_hypernetwork(
         pipe,
@@ -117,6 +118,9 @@ def trained(
     )
     network.save(path)
     return path
+
+
+_side = cache(side_of)  # drawing all the pictures takes longer than a short training
 
 
 def _is(network: Network, options: HypernetworkOptions) -> bool:
@@ -141,7 +145,7 @@ def rivals(measure: Ruler, network: Network, pairs: Sequence[Pair]) -> dict[str,
     """
     read = Reader(network, measure)
     own = {pair: read(pair) for pair in pairs}
-    layers = list(network.coefficients(*(measure.side(name).lora for name in pairs[0]), network.parts))
+    layers = layers_of(measure.side(pairs[0][0]).lora, network.parts)
     table = co.layer_means(co.average([read(pair) for pair in training_pairs(network)]), layers)
     others = [
         float(np.mean([measure.rho(pair, own[other]) for other in _strangers(pair, pairs)])) for pair in pairs
