@@ -430,6 +430,7 @@ def asked(n, right=None, shares=None):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_people_who_say_what_the_judge_says_agree_with_it_wholly():
     right = [(True, False), (False, True), (True, True), (False, False)] * 3
     shares = [(0.9, 0.1), (0.2, 0.6), (0.5, 0.5), (0.3, 0.3)] * 3
