@@ -305,7 +305,7 @@ class GenerateOptions(Options):
 
     steps: int | None = option(None, "inference steps", least=1, shown=OF_SCALE)
     guidance: float | None = option(None, "scale of classifier-free guidance", least=0, shown=OF_SCALE)
-    batch_size: int = option(16, "images at once", least=1)
+    batch_size: int | None = option(None, "images at once", least=1, shown="a megapixel's worth, at most 16")
 
 
 @dataclass(frozen=True)
