@@ -2,7 +2,7 @@
 # make test       all that must hold before a commit: lint, unit tests, chapters, a strict build
 # make lint       style, types of the core, spelling
 # make unit       the fast unit tests
-# make test-ui    the page in a browser (Chromium) and the judge's server, in an environment of their own
+# make test-ui    the pages in a browser (Chromium) and the judge's server, in an environment of their own
 # make fuzz       ten thousand random and damaged LoRA files
 # make format     bring the code into its format
 # make bench      time the merge at the size of SDXL

@@ -136,8 +136,8 @@ FLAVOURS = ("delta", "factors")
 """What TIES and DARE prune: updates, or their factors apart, as peft does."""
 
 _BY_COLUMNS, _BY_ENTRIES = ("lorarar", "ziplora", "table"), ("ties", "dare", "dare-ties")
-_WEIGHT = {"above": -inf, "expected": "a finite number"}
-_REST = {**_WEIGHT, "methods": ("levels",)}
+_WEIGHT: dict[str, Any] = {"above": -inf, "expected": "a finite number"}
+_REST: dict[str, Any] = {**_WEIGHT, "methods": ("levels",)}
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,7 @@ class GenerateOptions(Options):
 
     steps: int | None = option(None, "inference steps", least=1, shown=OF_SCALE)
     guidance: float | None = option(None, "scale of classifier-free guidance", least=0, shown=OF_SCALE)
-    batch_size: int = option(16, "images at once", least=1)
+    batch_size: int | None = option(None, "images at once", least=1, shown="a megapixel's worth, at most 16")
 
 
 @dataclass(frozen=True)

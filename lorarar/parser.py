@@ -55,6 +55,7 @@ EXTRAS = {
     **dict.fromkeys(("openai", "sklearn", "scipy"), "judge"),
     **dict.fromkeys(("matplotlib", "pandas", "ipywidgets", "IPython", "papermill", "nbformat"), "book"),
     "gradio": "ui",
+    "tornado": "people",
 }
 """Which extra of the package brings a module that is missing."""
 
@@ -87,6 +88,13 @@ def status_of(work: Callable[[], int | None], name: str, needs: str = "") -> int
         said = f"`{needs or name}` needs {error.name}, which is not installed: pip install 'lorarar[{extra}]'"
     except (ValueError, OSError, MemoryError) as error:  # LoRAError is a ValueError
         said = one_line(error)
+    except ExceptionGroup as group:  # several inputs are bad: a line for each
+        if group.split(ValueError)[1] is not None:
+            raise
+        *others, last = map(one_line, group.exceptions)
+        for other in others:
+            print(f"{name}: {other}", file=sys.stderr)
+        said = last
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, for a GPU; torch may not be imported here
             raise

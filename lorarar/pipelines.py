@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lorarar.halves import keep_halves
 from lorarar.options import GenerateOptions
 from lorarar.scales import DATA, MODEL_ID, SCALES, Scale, local
 
@@ -72,12 +73,21 @@ def quiet() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
-def load_pipeline(source: str | Path | Scale, device: str | torch.device | None = None) -> DiffusionPipeline:
+def load_pipeline(
+    source: str | Path | Scale,
+    device: str | torch.device | None = None,
+    like: Scale | None = None,
+) -> DiffusionPipeline:
     """Load a text-to-image pipeline with diffusers and nothing else.
+
+    A GPU has the weights in the scale's type and computes in it. A CPU computes in float32; the weights of a
+    scale in half precision stay halves, though (`lorarar.halves`).
 
     Args:
         source: a scale or its name, a folder in diffusers' layout, or a Hugging Face model id.
-        device: where it shall run; None takes the best there is. On a CPU the weights are float32.
+        device: where it shall run; None takes the best there is.
+        like: the scale whose settings hold for a base that is given by its folder or id; None takes the scale
+            that has this base, if there is one.
 
     Returns:
         ``StableDiffusionXLPipeline`` or ``StableDiffusionPipeline``, without safety checker, watermark and
@@ -96,14 +106,15 @@ def load_pipeline(source: str | Path | Scale, device: str | torch.device | None 
     if place.is_dir() and not (place / "model_index.json").is_file():
         raise ValueError(f"{place} is not a diffusers pipeline: it has no model_index.json")
     if scale is None:  # a scale's base, named by its path or id: the larger scale where two share it
-        scale = next(
+        scale = like or next(
             (s for s in reversed(SCALES.values()) if local(s.base).resolve() == place.resolve()), None
         )
 
     where = find_device(device)
-    dtype = torch.float32 if where.type == "cpu" else getattr(torch, scale.dtype if scale else "float16")
-    # Only repositories hold half-precision weights beside the full ones, and only a GPU wants them.
-    variant = scale.variant if scale and not place.is_dir() and where.type != "cpu" else None
+    unknown = "float32" if where.type == "cpu" else "float16"
+    dtype = getattr(torch, scale.dtype if scale else unknown)
+    # Only repositories hold half-precision weights beside the full ones.
+    variant = scale.variant if scale and not place.is_dir() else None
     name = str(place) if place.is_dir() else base
     with quiet():
         from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -123,6 +134,11 @@ def load_pipeline(source: str | Path | Scale, device: str | torch.device | None 
         pipe.watermark = None
     pipe.set_progress_bar_config(disable=True)
     pipe.scale = scale
+    if where.type == "cpu" and dtype != torch.float32:
+        for name in ("unet", "text_encoder", "text_encoder_2"):
+            if (model := getattr(pipe, name, None)) is not None:
+                keep_halves(model)
+        pipe.vae.float()
     return pipe.to(where)
 
 
@@ -148,9 +164,19 @@ def loaded(
                 pipe.load_lora_weights(_uniform(lora, pipe.dtype), adapter_name=f"lora{i}")
             if loras:
                 pipe.set_adapters([f"lora{i}" for i in range(len(loras))], weights)
+        _compute_in(pipe.unet.dtype, pipe)
         yield pipe
     finally:
         pipe.unload_lora_weights()
+
+
+def _compute_in(dtype: torch.dtype, pipe: DiffusionPipeline) -> None:
+    """Let applied LoRAs compute in a type: peft gives them that of the layer's weights, which may be kept."""
+    for name in ("unet", "text_encoder", "text_encoder_2"):
+        if (model := getattr(pipe, name, None)) is not None:
+            for key, parameter in model.named_parameters():
+                if ".lora_" in key:
+                    parameter.data = parameter.data.to(dtype)
 
 
 def check_fit(pipe: DiffusionPipeline, lora: LoRA) -> None:
@@ -216,7 +242,7 @@ def generate(
         prompts: one prompt per image, or one for all.
         seeds: one seed per image, or one for all.
         options: `lorarar.options.GenerateOptions`; steps and guidance that are not given are those of the
-            scale that the pipeline was loaded for, else 50 and 5.
+            scale that the pipeline was loaded for, else 50 and 5; images at once are `at_once`.
         progress: show a bar.
         callback: called with the index of the first image and the images of each finished batch.
         **changes: single options by name, which take precedence.
@@ -225,7 +251,8 @@ def generate(
         (n, height, width, 3) uint8.
 
     Raises:
-        ValueError: the numbers of prompts and seeds differ, or an option is out of range.
+        ValueError: the numbers of prompts and seeds differ, an option is out of range, or an image is not
+            finite, as when half precision overflows.
     """
     o = GenerateOptions.of(options, **changes)
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -239,11 +266,12 @@ def generate(
     scale = getattr(pipe, "scale", None)
     steps = o.steps if o.steps is not None else scale.inference_steps if scale else 50
     guidance = o.guidance if o.guidance is not None else scale.guidance if scale else 5.0
+    batch_size = o.batch_size if o.batch_size is not None else at_once(pipe)
 
     images = []
     with tqdm(total=count, unit="image", disable=not progress) as bar:
-        for start in range(0, count, o.batch_size):
-            chunk = slice(start, start + o.batch_size)
+        for start in range(0, count, batch_size):
+            chunk = slice(start, start + batch_size)
             made = pipe(
                 prompt=prompts[chunk],
                 num_inference_steps=steps,
@@ -251,11 +279,22 @@ def generate(
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds[chunk]],
                 output_type="np",
             ).images
+            if not np.isfinite(made).all():
+                raise ValueError("the base answers with numbers that are not finite: try another precision")
             images.append((made * 255).round().astype(np.uint8))
             bar.update(len(made))
             if callback:
                 callback(start, images[-1])
     return np.concatenate(images)
+
+
+def at_once(pipe: DiffusionPipeline) -> int:
+    """Return how many images a pipeline makes at once: a megapixel's worth, at least 1, at most 16.
+
+    With one image of 1024 × 1024 pixels SDXL stays within a GPU of 16 GB.
+    """
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    return max(1, min(16, (1 << 20) // side**2))
 
 
 def grid(images: np.ndarray) -> np.ndarray:

@@ -15,11 +15,11 @@ class Scale:
     """One size of the experiments: the same cells run at every scale.
 
     ``base`` is a Hugging Face model id, or a path that begins with ``data/`` and lies in the project's data
-    folder. ``dtype`` and ``variant`` apply on a GPU: a CPU always computes in float32. ``size`` is the
-    image's side in pixels. ``hypernetwork_pairs`` is how many (content, style) pairs the hypernetwork sees
-    while it trains. ``judge`` is MARS²'s model, by default the paper's in the format that transformers reads;
-    ``clip`` and ``dino`` are those of CLIP-I, CLIP-T and DINO, by default the papers' (DreamBooth §4.1,
-    LoRA.rar table A2).
+    folder. ``dtype`` is that of the base's weights; a GPU computes in it, a CPU in float32. ``variant`` names
+    the files of a repository that hold them so. ``size`` is the image's side in pixels.
+    ``hypernetwork_pairs`` is how many (content, style) pairs the hypernetwork sees while it trains. ``judge``
+    is MARS²'s model, by default the paper's in the format that transformers reads; ``clip`` and ``dino`` are
+    those of CLIP-I, CLIP-T and DINO, by default the papers' (DreamBooth §4.1, LoRA.rar table A2).
     """
 
     name: str

@@ -48,6 +48,7 @@ def test_published_facts_are_read_back_from_a_run(tmp_path):
     assert ledger.values(tmp_path / "x.ipynb") == {"gain": 0.25, "pairs": 12}
 
 
+@pytest.mark.slow
 def test_sentences_that_do_not_hold_are_named_and_stay_in_the_run(tmp_path, monkeypatch, capsys):
     import nbformat
     from nbclient import NotebookClient

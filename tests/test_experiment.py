@@ -12,6 +12,7 @@ from tiny import tiny_pipeline
 
 from lorarar import klora, records
 from lorarar.hypernet import Hypernetwork
+from lorarar.images import GREEN, RED, framed
 from lorarar.judging import Verdicts
 from lorarar.lora import delta_weight, load_coefficients, load_lora
 from lorarar.merging import ziplora
@@ -30,7 +31,7 @@ from lorarar.study.judges import better, examined
 from lorarar.study.methods import METHODS, find_method
 from lorarar.study.metrics import measured, table_a2
 from lorarar.study.records import from_record
-from lorarar.study.samples import GREEN, KINDS, RED, Sample, framed, overview, samples
+from lorarar.study.samples import KINDS, Sample, overview, samples
 from lorarar.study.tables import agreement, maps, scoreboard
 from lorarar.study.times import times
 from lorarar.study.training import slug

@@ -12,15 +12,15 @@ ROOT = Path(__file__).parents[1]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "lorarar").rglob("*.py")}
 # From the ground up; a wing is a package or a file, and everything in it.
 FLOORS = (
-    ("atomic", "options", "parser", "stamp"),
-    ("shoebox.world", "lora"),
+    ("atomic", "options", "parser", "stamp", "halves"),
+    ("shoebox.world", "lora", "resume"),
     ("merging",),
     ("hypernet", "scales"),
     ("records",),
     ("pipelines",),
-    ("klora", "images"),
+    ("klora", "images", "stand_in"),
     ("train", "judging", "bench"),
-    ("shoebox.models",),
+    ("shoebox.models", "pair", "budget", "collection"),
     ("shoebox.zoo",),
     ("study",),
     ("bookkit",),

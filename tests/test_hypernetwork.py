@@ -85,6 +85,7 @@ def test_one_step_is_that_of_dense_weights(pipe, loras):
     torch.testing.assert_close(moved[clear], -1e-3 * gradient[clear].sign(), rtol=1e-2, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["in turn", "mixed"])
 def test_a_killed_run_resumes_to_the_same_bits(pipe, loras, tmp_path, order):
     options = {**QUICK, "order": order, "pairs": 3, "steps": 6}

@@ -393,6 +393,7 @@ def warnings_of(*libraries):
             logging.getLogger(name).removeHandler(handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [4, "mixed"])
 def test_a_diffusers_file_loads_without_a_warning_and_as_the_same_update(tmp_path, rank):
     pipe = small_sdxl()
@@ -408,6 +409,7 @@ def test_a_diffusers_file_loads_without_a_warning_and_as_the_same_update(tmp_pat
         np.testing.assert_allclose(theirs[layer], as_dense(pair), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_file_for_the_unet_alone_loads_as_quietly_as_diffusers_own(tmp_path):
     """diffusers mentions that each text encoder gets nothing, for its own files too; nothing else is said."""
     pipe = small_sdxl()
@@ -426,6 +428,7 @@ def test_a_file_for_the_unet_alone_loads_as_quietly_as_diffusers_own(tmp_path):
     assert all("No LoRA keys associated to CLIPText" in text for text in said["ours"])
 
 
+@pytest.mark.slow
 def test_a_kohya_file_has_sgm_names_that_diffusers_reads_back_in_every_layer(tmp_path):
     pipe = small_sdxl()
     lora = every_layer(pipe, text=True, convolutions=True)

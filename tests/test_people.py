@@ -330,8 +330,8 @@ def test_a_disk_that_refuses_stops_no_server(tmp_path):
     with Study(path) as study:
         token = study.join()
     server = Server(path)
+    visitor, pid = Visitor(server.port), server.process.pid
     try:
-        visitor, pid = Visitor(server.port), server.process.pid
         assert visitor.ask("POST", f"/p/{token}/1", answer="left")[0] == 303
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
         status, _, text = visitor.ask("POST", f"/p/{token}/2", answer="left")
@@ -340,6 +340,7 @@ def test_a_disk_that_refuses_stops_no_server(tmp_path):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert visitor.ask("POST", f"/p/{token}/2", answer="left")[0] == 303
     finally:
+        visitor.connection.close()
         said = server.stop()
     assert said.count("\n") == 1 and "people.sqlite" in said
     with Study(path) as study:
@@ -429,6 +430,7 @@ def asked(n, right=None, shares=None):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_people_who_say_what_the_judge_says_agree_with_it_wholly():
     right = [(True, False), (False, True), (True, True), (False, False)] * 3
     shares = [(0.9, 0.1), (0.2, 0.6), (0.5, 0.5), (0.3, 0.3)] * 3

@@ -76,6 +76,7 @@ def test_alpha_patterns_are_pefts_regular_expressions(tmp_path, pattern, scales)
     )
 
 
+@pytest.mark.slow
 def test_a_pattern_that_never_ends_is_refused_in_time(tmp_path):
     folder = peft_folder(tmp_path / "a", {"alpha_pattern": {r"((\w|[a-z]|.)+)+[0-9]": 1}})
     with pytest.raises(LoRAError, match="alpha_pattern"):

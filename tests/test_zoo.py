@@ -156,7 +156,7 @@ def test_a_broken_file_is_trained_anew(scale, tmp_path):
 def test_training_goes_on_where_it_was_stopped(scale, tmp_path, monkeypatch):
     slow = replace(scale, content=replace(scale.content, steps=120))
     (whole,) = zoo.train(["clock"], tmp_path / "whole", slow, device="cpu", progress=False)
-    trained = zoo.train_lora
+    trained = zoo.training.train_lora
 
     def stopped(*arguments, callback, **options):
         def until(step, loss):

@@ -52,8 +52,7 @@ def _generate(options: argparse.Namespace) -> None:
 
     scale = find_scale(options.scale or "shoebox") if options.scale or not options.base else None
     loras = [load_lora(file) for file in options.lora]
-    pipe = load_pipeline(options.base or scale, options.device)
-    pipe.scale = scale or pipe.scale
+    pipe = load_pipeline(options.base or scale, options.device, scale)
     with loaded(pipe, *loras, weights=options.weight):
         images = generate(
             pipe,

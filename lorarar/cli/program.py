@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lorarar import __version__
 from lorarar.cli.adapters import add_info, add_merge
 from lorarar.cli.images import add_generate, add_judge, add_metrics
+from lorarar.cli.pipeline import add_pipeline
 from lorarar.cli.shoebox import add_shoebox, add_zoo
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
 from lorarar.cli.ui import add_ui
@@ -61,6 +62,7 @@ COMMANDS = [
     add_generate,
     add_judge,
     add_metrics,
+    add_pipeline,
     add_ui,
     add_wings,
 ]

@@ -208,7 +208,10 @@ def add_zoo(commands: Commands) -> None:
         "--out", type=Path, metavar="DIR", help="the LoRAs; default: data/loras (choose: runs/choose)"
     )
     parser.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
-    parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 12")
+    parser.add_argument(
+        "--world", type=Path, metavar="DIR", help="train: folders of your own pictures, with a world.json"
+    )
+    parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 12, or all")
     parser.add_argument(
         "--count",
         type=int,
@@ -232,13 +235,19 @@ def _zoo(options: argparse.Namespace) -> None:
     if options.record and not options.record.replace("_", "").isalnum():
         raise ValueError(f"--record {options.record}: expected letters, digits and _")
 
+    if options.world and options.step != "train":
+        raise ValueError("--world DIR goes with zoo train; see lorarar study for the rest")
+
+    from lorarar.collection import Folders
     from lorarar.shoebox import zoo
 
-    names = zoo.expand(options.names or zoo.FIRST)
-    loras = options.out or zoo.folder(options.scale)
+    world = Folders(options.world) if options.world else None
+    names = world.expand(options.names or ["all"]) if world else zoo.expand(options.names or zoo.FIRST)
+    loras = options.out or (world or zoo).folder(options.scale)
     common = {"seed": options.seed, "device": options.device, "progress": not options.quiet}
     if options.step == "train":
-        for path in zoo.train(names, loras, options.scale, count=options.images, **common):
+        made = zoo.train(names, loras, options.scale, count=options.images, world=world, **common)
+        for path in made:
             if not options.quiet:
                 print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
         return

@@ -126,8 +126,8 @@ def _ziplora(options: argparse.Namespace) -> None:
             )
         else:
             sides += _of_zoo([str(path)], options.loras, options.scale or "shoebox")
-    pipe = load_pipeline(options.base or scale, options.device)
-    scale = scale or pipe.scale
+    pipe = load_pipeline(options.base or scale, options.device, scale)
+    scale = pipe.scale
     settings = _options(ZipLoraOptions, options, scale, scale and scale.ziplora)
     coefficients, history = optimise(pipe, *sides, settings, progress=not options.quiet)
     said = {"lorarar_command": options.spoken}
@@ -213,8 +213,8 @@ def _train_hypernetwork(options: argparse.Namespace) -> None:
             )
             for axis in ("subject", "style")
         )
-    pipe = load_pipeline(options.base or scale, options.device)
-    scale = scale or pipe.scale
+    pipe = load_pipeline(options.base or scale, options.device, scale)
+    scale = pipe.scale
     pairs = options.pairs if options.pairs is not None else scale.hypernetwork_pairs if scale else 100
     network, history = train_hypernetwork(
         pipe,
@@ -260,6 +260,12 @@ def add_train_lora(commands: Commands) -> None:
     parser.add_argument(
         "--prior-images", metavar="N|DIR", default="100", help="class images: how many to make, or a folder"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("float16", "bfloat16", "float32"),
+        default="float16",
+        help="of the file; default: %(default)s",
+    )
     add_options(parser, LoraOptions, leave_out=("targets",))
     _add_resume(parser)
     parser.set_defaults(run=_train_lora)
@@ -267,6 +273,8 @@ def add_train_lora(commands: Commands) -> None:
 
 def _train_lora(options: argparse.Namespace) -> None:
     check_output(options.output, [])
+    import torch
+
     from lorarar.images import image_files, read_images
     from lorarar.lora import save_lora
     from lorarar.pipelines import load_pipeline
@@ -285,8 +293,8 @@ def _train_lora(options: argparse.Namespace) -> None:
     )
     if options.class_prompt and isinstance(prior, Path):
         image_files(prior)
-    pipe = load_pipeline(options.base or scale, options.device)
-    scale = scale or pipe.scale
+    pipe = load_pipeline(options.base or scale, options.device, scale)
+    scale = pipe.scale
     recipe = scale and (scale.style if options.style else scale.content)
     lora = train_lora(
         pipe,
@@ -299,7 +307,7 @@ def _train_lora(options: argparse.Namespace) -> None:
         resume=options.resume,
         progress=not options.quiet,
     )
-    save_lora(lora, options.output, dtype=pipe.unet.dtype)
+    save_lora(lora, options.output, dtype=getattr(torch, options.dtype))
     if not options.quiet:
         size = options.output.stat().st_size / 1e6
         print(f"{options.output}: {len(images)} images, {len(lora)} layers, {size:.1f} MB")

@@ -17,6 +17,8 @@ WINGS = {
     ),
     "book": ("lorarar.bookkit.__main__", "Execute and render the book."),
     "bench": ("lorarar.bench", "Time the merge at the size of SDXL."),
+    "budget": ("lorarar.budget", "Count memory and operations of training at SDXL's real size."),
+    "rehearse": ("lorarar.cli.rehearse", "The whole way at SDXL's real size, on random weights."),
 }
 
 

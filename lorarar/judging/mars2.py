@@ -148,8 +148,6 @@ def judge(ask: Ask, images: np.ndarray, subject: np.ndarray, style: np.ndarray, 
     Returns:
         Verdicts, each (n,).
     """
-    found = [
-        majority(votes(ask, "subject", subject, images)),
-        majority(votes(ask, "style", style, images, words)),
-    ]
-    return Verdicts(*found, found[0] & found[1])
+    shows = majority(votes(ask, "subject", subject, images))
+    painted = majority(votes(ask, "style", style, images, words))
+    return Verdicts(shows, painted, shows & painted)

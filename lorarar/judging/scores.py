@@ -37,5 +37,5 @@ def heat_maps(right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if right.ndim != 3:
         raise ValueError(f"expected verdicts for (subjects, styles, images), not shape {right.shape}")
     flat = right.reshape(-1, right.shape[-1])
-    maps = (by_pair(flat, case).reshape(right.shape[:2]) for case in ("average", "best"))
-    return tuple(maps)
+    average, best = (by_pair(flat, case).reshape(right.shape[:2]) for case in ("average", "best"))
+    return average, best

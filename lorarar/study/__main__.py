@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lorarar.collection import Folders
 from lorarar.judging import load_encoder
 from lorarar.lora import load_lora
 from lorarar.parser import EXIT_STATUSES, Parser, status_of
@@ -22,7 +23,14 @@ from lorarar.study.means import save_table, table_by, table_of, table_of_nothing
 from lorarar.study.methods import METHODS, find_method, make
 from lorarar.study.metrics import encoders, measured, table_a2
 from lorarar.study.networks import RECIPES, networks
-from lorarar.study.records import deciding, make_tables, record, record_command, record_name
+from lorarar.study.records import (
+    deciding,
+    make_tables,
+    own_name,
+    record,
+    record_command,
+    record_name,
+)
 from lorarar.study.tables import scoreboard
 from lorarar.study.times import times
 from lorarar.study.tuning import tuned
@@ -99,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
         if name in ("tables", "judges", "ladder", "networks", "means"):
             continue
+        step.add_argument(
+            "--world", type=Path, metavar="DIR", help="folders of your own pictures, with a world.json"
+        )
         step.add_argument("--loras", type=Path, metavar="DIR", help="the zoo; default: the scale's")
         if name == "tune":
             step.add_argument("--hypernetworks", type=Path, metavar="FILE", nargs="+", required=True)
@@ -116,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         elif name not in ("tune", "costs"):
             step.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
         if name == "images":
-            step.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once")
+            step.add_argument(
+                "--batch-size", type=int, metavar="N", help="images at once; default: a megapixel's worth"
+            )
         if name == "costs":
             step.set_defaults(methods=None)
         if name in ("verdicts", "tune", "costs"):
@@ -168,6 +181,9 @@ def _run(options: argparse.Namespace) -> None:
         say(make_tables(options.record or name))
         return
     common = {"device": options.device, "progress": not options.quiet, "seed": options.seed}
+    world = Folders(options.world) if options.world else zoo
+    if options.step == "record" and options.world and options.judges == ["critic", "mars2"]:
+        options.judges = ["mars2"]  # the critic knows the drawn world alone
     run = setting(
         options.split,
         options.scale,
@@ -176,6 +192,7 @@ def _run(options: argparse.Namespace) -> None:
         loras=options.loras,
         hypernetwork=options.hypernetwork,
         count=options.count,
+        world=world,
         **common,
     )
     methods = options.methods or list(METHODS)
@@ -190,16 +207,16 @@ def _run(options: argparse.Namespace) -> None:
         cells = images(run, methods, batch_size=options.batch_size)
         say(f"{run.out}: {len(cells)} cells of {run.count} images")
     elif options.step == "verdicts":
-        found = judged(run, find_judge(options.judge, run.scale, options.device), methods)
+        found = judged(run, find_judge(options.judge, run.scale, options.device, world), methods)
         for method, row in scoreboard(found, len(run.subjects)).items():
             say(f"{method:16} average {row['average'].value:.3f}  best {row['best'].value:.3f}")
     elif options.step == "tune":
         from lorarar.records import inside, save_recorded
 
-        by = find_judge(options.judge, run.scale, options.device)
+        by = find_judge(options.judge, run.scale, options.device, world)
         found = tuned(run, by, options.hypernetworks)
         path = save_recorded(
-            options.record or record_name(run.scale, "hypernetworks"),
+            options.record or record_name(run.scale, f"{own_name(run)}hypernetworks"),
             {"judge": by.name, "of": found},
             command=f"{record_command('tune', run)} --judge {by.name} "
             f"--hypernetworks {' '.join(path.name for path in options.hypernetworks)}",
@@ -214,13 +231,13 @@ def _run(options: argparse.Namespace) -> None:
         from lorarar.records import inside, save_recorded
 
         if options.step == "metrics":
-            name = record_name(run.scale, f"metrics_{run.split}")
+            name = record_name(run.scale, f"{own_name(run)}metrics_{run.split}")
             clip, dino = (load_encoder(source, options.device) for source in encoders(run.scale))
             found = table_a2(measured(run, clip, dino, methods), len(run.subjects))
         else:
             if options.repeat < 1 or options.slow_pairs < 0:
                 raise ValueError("--repeat must be at least 1, --slow-pairs not negative")
-            name = record_name(run.scale, "merge_times")
+            name = record_name(run.scale, f"{own_name(run)}merge_times")
             found = times(run, options.methods, repeat=options.repeat, slow_pairs=options.slow_pairs)
         path = save_recorded(
             options.record or name,
@@ -266,7 +283,7 @@ def _record_costs(options: argparse.Namespace, run: Setting) -> Path:
 
     return save_recorded(
         options.record or record_name(run.scale, "costs"),
-        measured(run, find_judge(options.judge, run.scale, options.device)),
+        measured(run, find_judge(options.judge, run.scale, options.device, run.world)),
         command=f"{record_command('costs', run)} --judge {options.judge}",
         seed=run.seed,
         scale=run.scale.name,

@@ -8,12 +8,12 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorarar.collection import Collection, Folders, command_of
 from lorarar.hypernet import load_network
 from lorarar.lora import LoRA, load_lora
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import Scale, data_folder, find_scale
 from lorarar.shoebox import zoo
-from lorarar.shoebox.world import styles, subjects
 from lorarar.study.training import Pair, Task, slug
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Setting:
     seed: int = 0
     device: str | None = None
     progress: bool = True
+    world: Collection = zoo
 
     @property
     def seeds(self) -> list[int]:
@@ -68,6 +69,7 @@ def setting(
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
+    world: Collection = zoo,
 ) -> Setting:
     """Return a run's setting.
 
@@ -82,6 +84,7 @@ def setting(
         seed: of the images, and of what is trained for a pair.
         device: where to compute; None takes the best there is.
         progress: show bars.
+        world: whose subjects and styles; the drawn world's by default.
 
     Raises:
         ValueError: unknown split or scale, a name that is not of the split, no subject or no style among the
@@ -94,7 +97,7 @@ def setting(
         raise ValueError(f"count must be at least 1, not {count}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, but is {seed}")
-    both = subjects.SPLIT[split], styles.SPLIT[split]
+    both = world.split(split)
     if names is not None:
         if foreign := [name for name in names if name not in (*both[0], *both[1])]:
             raise ValueError(f"{foreign[0]!r} is not of the split {split}: {', '.join([*both[0], *both[1]])}")
@@ -105,14 +108,21 @@ def setting(
         split,
         scale,
         *both,
-        Path("runs") / "experiment" / scale.name / split if out is None else out,
-        zoo.folder(scale) if loras is None else loras,
+        _out(world) / scale.name / split if out is None else out,
+        world.folder(scale) if loras is None else loras,
         hypernetwork_of(scale) if hypernetwork is None else hypernetwork,
         count,
         seed,
         device,
         progress,
+        world,
     )
+
+
+def _out(world: Collection) -> Path:
+    """Return the folder of a world's runs: a world of one's own has its own."""
+    runs = Path("runs") / "experiment"
+    return runs / world.root.resolve().name if isinstance(world, Folders) else runs
 
 
 def hypernetwork_of(scale: str | Scale) -> Path:
@@ -126,15 +136,15 @@ def cell_of(run: Setting, method: str, pair: Pair) -> Path:
     return run.out / method.replace(":", "-").replace("=", "-").replace(",", "-") / slug(pair)
 
 
-def adapters(names: Iterable[str], loras: Path, scale: Scale) -> dict[str, LoRA]:
-    """Read LoRAs of the zoo. Raises ValueError, with the command that trains it, if one is missing."""
+def adapters(names: Iterable[str], loras: Path, scale: Scale, world: Collection = zoo) -> dict[str, LoRA]:
+    """Read LoRAs by name. Raises ValueError, with the command that trains it, if one is missing."""
     found = {}
     for name in names:
-        path = zoo.file_of(name, loras)
+        path = world.file_of(name, loras)
         if not path.is_file():
             raise ValueError(
                 f'no LoRA {path}: make it with `lorarar zoo train --names "{name}" --out {loras} '
-                f"--scale {scale.name}`"
+                f"--scale {scale.name}{command_of(world)}`"
             )
         found[name] = load_lora(path)
     return found
@@ -147,8 +157,10 @@ def tasks(
     wanted = run.pairs if wanted is None else list(wanted)
     if foreign := [pair for pair in wanted if pair not in run.pairs]:
         raise ValueError(f"{' and '.join(foreign[0])} are no pair of this run, on {run.split}")
-    loras = adapters(dict.fromkeys(name for pair in wanted for name in pair), run.loras, run.scale)
+    named = dict.fromkeys(name for pair in wanted for name in pair)
+    loras = adapters(named, run.loras, run.scale, run.world)
     pipe = load_pipeline(run.scale, run.device) if pipe is None else pipe
     network = load_network(run.hypernetwork) if run.hypernetwork.is_file() else None
     for pair in wanted:
-        yield Task(pipe, run.scale, pair, loras[pair[0]], loras[pair[1]], network, run.out / "made", run.seed)
+        both = loras[pair[0]], loras[pair[1]]
+        yield Task(pipe, run.scale, pair, *both, network, run.out / "made", run.seed, world=run.world)

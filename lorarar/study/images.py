@@ -15,7 +15,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from lorarar.pipelines import base_sha256, generate
-from lorarar.shoebox import zoo
 from lorarar.stamp import sha256
 from lorarar.study.cells import Setting, cell_of, tasks
 from lorarar.study.methods import METHODS, applying, find_method, make
@@ -30,7 +29,7 @@ def images(
     methods: Sequence[str] = tuple(METHODS),
     wanted: Iterable[Pair] | None = None,
     *,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     pipe: DiffusionPipeline | None = None,
 ) -> list[Path]:
     """Make the images of every method and pair, except where a cell with the same settings is there.
@@ -39,7 +38,7 @@ def images(
         run: the setting.
         methods: names, or on validation variants of them (see `find_method`).
         wanted: pairs; None takes all of the run's.
-        batch_size: images computed at once.
+        batch_size: images computed at once; None takes `lorarar.pipelines.at_once`.
         pipe: the scale's pipeline, if it is loaded already.
 
     Returns:
@@ -67,7 +66,7 @@ def images(
                     "options": dict(method.options),
                     "subject": task.pair[0],
                     "style": task.pair[1],
-                    "prompt": zoo.words(*task.pair),
+                    "prompt": run.world.words(*task.pair),
                     "seeds": run.seeds,
                     "steps": run.scale.inference_steps,
                     "guidance": run.scale.guidance,

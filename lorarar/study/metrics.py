@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from lorarar.judging import Encoder, image_similarity, text_similarity
 from lorarar.scales import Scale, find_scale, local
-from lorarar.shoebox import zoo
 from lorarar.study.cells import Setting, cell_of
 from lorarar.study.images import read_cell
 from lorarar.study.methods import METHODS
@@ -35,7 +34,7 @@ def measured(
         ValueError: a cell is missing: make the images first.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
-    seen = {name: zoo.pictures(name, seed=1)[0] for pair in run.pairs for name in pair}
+    seen = {name: run.world.pictures(name, seed=1)[0] for pair in run.pairs for name in pair}
     with tqdm(
         total=len(methods) * len(run.pairs), desc="metrics", unit="cell", disable=not run.progress
     ) as bar:
@@ -45,7 +44,7 @@ def measured(
                 made = read_cell(cell_of(run, method, (subject, style)))[1]
                 rows["CLIP-I"].append(image_similarity(clip, made, seen[style]))
                 rows["DINO"].append(image_similarity(dino, made, seen[subject]))
-                prompt = zoo.words(style=style, cls=zoo.class_of(subject))
+                prompt = run.world.words(style=style, cls=run.world.class_of(subject))
                 rows["CLIP-T"].append(text_similarity(clip, made, prompt))
                 bar.update()
             found[method] = {name: np.stack(values) for name, values in rows.items()}

@@ -14,9 +14,8 @@ import numpy as np
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from lorarar.judging import Entry
 from lorarar.study.answers import Answer
-from lorarar.study.statistics import LEVEL, RESAMPLES, crossed_means, rank_correlation
+from lorarar.study.statistics import LEVEL, RESAMPLES, Entry, crossed_means, rank_correlation
 from lorarar.study.survey import CHOICES, Question
 
 SCORES = {"first": 1.0, "similar": 0.0, "second": -1.0}

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from lorarar.atomic import atomic
+from lorarar.collection import Folders, command_of
 from lorarar.judging import Verdicts
 from lorarar.records import Recorded, inside, recorded, save_recorded, save_values
 from lorarar.scales import Scale, data_folder
-from lorarar.shoebox import zoo
 from lorarar.study.cells import Setting, cell_of
 from lorarar.study.images import read_cell
 from lorarar.study.methods import METHODS
@@ -42,7 +42,7 @@ def record(
         ValueError: images or verdicts are missing.
     """
     if name is None:
-        name = record_name(run.scale, f"experiment_{run.split}")
+        name = record_name(run.scale, f"{own_name(run)}experiment_{run.split}")
     found = {judge: verdicts(run, judge, methods) for judge in judges}
     seconds = {
         method: [read_cell(cell_of(run, method, pair))[0]["seconds"] for pair in run.pairs]
@@ -110,7 +110,7 @@ def make_tables(name: str) -> Path:
 
 def deciding(run: Setting) -> list[Path]:
     """Return the files that decide a run's images and verdicts: LoRAs, hypernetwork, miniatures."""
-    files = [zoo.file_of(name, run.loras) for name in (*run.subjects, *run.styles)]
+    files = [run.world.file_of(name, run.loras) for name in (*run.subjects, *run.styles)]
     files += [run.hypernetwork] if run.hypernetwork.is_file() else []
     return files + sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))
 
@@ -122,7 +122,13 @@ def record_name(scale: Scale, name: str) -> str:
 
 def record_command(step: str, run: Setting) -> str:
     """Return the command that makes a record anew."""
-    return f"lorarar study {step} --split {run.split} --scale {run.scale.name}"
+    said = f"lorarar study {step} --split {run.split} --scale {run.scale.name}"
+    return f"{said}{command_of(run.world)}"
+
+
+def own_name(run: Setting) -> str:
+    """Return what the records of a world of one's own begin with: they are not the book's."""
+    return f"{run.world.root.resolve().name}_" if isinstance(run.world, Folders) else ""
 
 
 def _save_png(path: Path, pixels: np.ndarray) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from lorarar.images import framed
 from lorarar.judging import Verdicts
-from lorarar.shoebox import zoo
 from lorarar.study.cells import Setting, cell_of
 from lorarar.study.images import read_cell
 
@@ -63,19 +63,6 @@ def samples(
     return chosen
 
 
-GREEN, RED = (0, 158, 115), (213, 45, 45)
-
-
-def framed(image: np.ndarray, right: bool) -> np.ndarray:
-    """Put a frame around an image (h, w, 3) uint8, an eighth of it in all: green if right, else red."""
-    height, width, _ = image.shape
-    edge = max(height // 16, 1)
-    around = np.empty((height + 2 * edge, width + 2 * edge, 3), np.uint8)
-    around[:] = GREEN if right else RED
-    around[edge:-edge, edge:-edge] = image
-    return around
-
-
 def sheet(run: Setting, rows: Sequence[Sample]) -> np.ndarray:
     """Return figure A3: (rows, 3, h, w, 3) uint8, the image, the subject's and the style's references.
 
@@ -87,7 +74,7 @@ def sheet(run: Setting, rows: Sequence[Sample]) -> np.ndarray:
         image = read_cell(cell_of(run, row.method, pair))[1][row.image]
         cells = [framed(image, row.subject and row.style)]
         for name, yes in zip(pair, (row.subject, row.style), strict=True):
-            reference = Image.fromarray(zoo.pictures(name, seed=1)[0][0]).resize(image.shape[1::-1])
+            reference = Image.fromarray(run.world.pictures(name, seed=1)[0][0]).resize(image.shape[1::-1])
             cells.append(framed(np.asarray(reference), yes))
         made.append(np.stack(cells))
     return np.stack(made)

@@ -18,13 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tornado import httpserver, template, web
+
 from lorarar.study.answers import NotKept, Study
 from lorarar.study.survey import CHOICES, FORMS, Question, order
-
-try:
-    from tornado import httpserver, template, web
-except ModuleNotFoundError as error:
-    raise ValueError("the page needs tornado: pip install 'lorarar[people]'") from error
 
 PAGES = Path(__file__).parent / "pages"
 SECONDS = 8

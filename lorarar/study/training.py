@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from lorarar.collection import Collection
 from lorarar.hypernet import Network
 from lorarar.lora import LoRA
 from lorarar.options import LoraRecipe
@@ -51,6 +52,7 @@ class Task:
     seed: int = 0
     progress: bool = False
     checkpoint: Path | None = None
+    world: Collection = zoo
 
 
 def optimised(task: Task, **options: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -59,8 +61,8 @@ def optimised(task: Task, **options: Any) -> dict[str, tuple[torch.Tensor, torch
 
     return optimise(
         task.pipe,
-        with_pictures(task.pair[0], task.content),
-        with_pictures(task.pair[1], task.style),
+        with_pictures(task.pair[0], task.content, task.world),
+        with_pictures(task.pair[1], task.style, task.world),
         **{**vars(task.scale.ziplora), "seed": task.seed, **options},
         gradient_checkpointing=task.scale.gradient_checkpointing,
         progress=task.progress,
@@ -73,7 +75,8 @@ def trained_jointly(task: Task, **options: Any) -> LoRA:
     Both concepts keep the pictures and captions of their own LoRAs and are drawn equally often; it gets as
     many steps as the two LoRAs had together, with the content's rank and learning rate.
     """
-    sides = with_pictures(task.pair[0], task.content), with_pictures(task.pair[1], task.style)
+    loras = task.content, task.style
+    sides = [with_pictures(name, lora, task.world) for name, lora in zip(task.pair, loras, strict=True)]
     return train_lora(
         task.pipe,
         concepts=[(side.images, side.prompt) for side in sides],
@@ -91,13 +94,13 @@ def joint_recipe(scale: Scale) -> LoraRecipe:
     return replace(scale.content, steps=scale.content.steps + scale.style.steps)
 
 
-def with_pictures(name: str, lora: LoRA) -> Trained:
-    """Return a LoRA of the zoo with the pictures and captions that it was trained on."""
+def with_pictures(name: str, lora: LoRA, world: Collection = zoo) -> Trained:
+    """Return a LoRA of a collection with the pictures and captions that it was trained on."""
     try:
         count = len(json.loads(lora.metadata["lorarar_training"])["prompts"][0])
     except (KeyError, ValueError):
         count = None  # the zoo's number
-    images, captions = zoo.pictures(name, count)
+    images, captions = world.pictures(name, count)
     return Trained(lora, images, captions, name)
 
 

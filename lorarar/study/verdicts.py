@@ -14,10 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from lorarar.atomic import atomic
+from lorarar.collection import Collection
 from lorarar.judging import Verdicts, majority, votes
 from lorarar.scales import Scale, data_folder, find_scale, local
 from lorarar.shoebox import zoo
-from lorarar.shoebox.world import styles
 from lorarar.study.cells import Setting, cell_of
 from lorarar.study.images import read_cell
 from lorarar.study.methods import METHODS
@@ -36,7 +36,9 @@ class Judge:
     shows: Shows
 
 
-def find_judge(name: str, scale: str | Scale = "shoebox", device: str | None = None) -> Judge:
+def find_judge(
+    name: str, scale: str | Scale = "shoebox", device: str | None = None, world: Collection = zoo
+) -> Judge:
     """Return a judge: ``critic``, the shoebox's, or ``mars2``; ``mars2=SOURCE`` takes another model for it.
 
     MARS² asks the miniature in ``data/shoebox/judge`` at shoebox scale and LLaVA-Critic at the others; SOURCE
@@ -47,6 +49,8 @@ def find_judge(name: str, scale: str | Scale = "shoebox", device: str | None = N
         ValueError: unknown judge, or its model is missing.
     """
     kind, _, source = name.partition("=")
+    if kind == "critic" and world is not zoo:
+        raise ValueError("the critic knows the drawn world alone: choose mars2 or mars2=SOURCE")
     if kind == "critic" and not source:
         critic = zoo.load_critic()
         return Judge(name, _folder_hash(data_folder() / "shoebox" / "critic"), partial(zoo.shows, critic))
@@ -62,8 +66,8 @@ def find_judge(name: str, scale: str | Scale = "shoebox", device: str | None = N
     ask = judges.find_judge(source, device=device)
 
     def shows(name: str, images: np.ndarray) -> np.ndarray:
-        words = styles.family(name) if zoo.axis(name) == "style" else ""
-        return majority(votes(ask, zoo.axis(name), zoo.pictures(name, seed=1)[0], images, words))
+        words = world.family(name) if world.axis(name) == "style" else ""
+        return majority(votes(ask, world.axis(name), world.pictures(name, seed=1)[0], images, words))
 
     return Judge(name, _folder_hash(Path(source)) if Path(source).is_dir() else source, shows)
 

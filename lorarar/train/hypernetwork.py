@@ -25,7 +25,7 @@ from lorarar.train.adapters import Trained, fingerprint, opened
 from lorarar.train.denoising import Batch
 from lorarar.train.gates import Gated, check_unet, updates
 from lorarar.train.loop import Checkpoint, Run, learning_rate_factor
-from lorarar.train.objective import Terms, draw_samples, merging_loss, teach
+from lorarar.train.objective import Lessons, Terms, merging_loss, teach
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -75,7 +75,8 @@ def train_hypernetwork(
     """Train the hypernetwork. The pipeline is left as it was found.
 
     Each style's own captions are used; the authors' code has one prompt for all styles. A LoRA's own
-    predictions are computed for its ``draws`` samples once, when its first turn comes.
+    predictions are computed once, when its first turn comes, for those of its ``draws`` samples that a step
+    takes.
 
     Args:
         pipe: a diffusers SDXL or SD 1.5 pipeline without a LoRA.
@@ -134,28 +135,28 @@ def train_hypernetwork(
     }
     history = torch.zeros(o.steps, 3, device=unet.device)
     loras = {key: _on(side.lora, unet.device) for key, side in sides.items()}
+    keys = [((0, pairs[turn][0]), (1, pairs[turn][1])) for turn in turns]
     scales = _unit_scales(loras.values(), parts) if o.unit_inputs else {}
     seen = {key: _scaled(lora, scales) for key, lora in loras.items()}
-    lessons: dict[tuple[int, int], Batch] = {}
     gates: dict[tuple[int, int], Gated] = {}  # of the pair whose turn it is
     everything = dict.fromkeys(layer for side in sides.values() for layer in side.lora)
     with updates(pipe, everything, gradient_checkpointing=o.gradient_checkpointing) as update:
 
+        def lesson(key: tuple[int, int], wanted: list[int]) -> Batch:
+            """From the seed and the LoRA alone, whenever its turn comes."""
+            own_seed = o.seed if o.same_noise else (o.seed * 2 + key[0]) * 1_000_003 + key[1]
+            return teach(pipe, update, sides[key], count, own_seed, wanted)
+
+        lessons = Lessons(keys, count, o.batch_size, generator, lesson, same=o.same_noise)
+
         def loss(step: int) -> tuple[Tensor, Tensor]:
             pair = pairs[turns[step]]
-            keys = (0, pair[0]), (1, pair[1])
-            for key in keys:
-                if key not in lessons:  # from the seed and the LoRA alone, whenever its turn comes
-                    own_seed = o.seed if o.same_noise else (o.seed * 2 + key[0]) * 1_000_003 + key[1]
-                    lessons[key] = teach(pipe, update, sides[key], count, own_seed)
-            content, style = (loras[key] for key in keys)
+            content, style = (loras[key] for key in keys[step])
+            samples = lessons.samples(step)
             if pair not in gates:
                 gates.clear()
                 gates[pair] = Gated(content, style, layers[pair], rest=o.rest, **where)
-            samples = draw_samples(
-                [lessons[key] for key in keys], count, o.batch_size, generator, o.same_noise
-            )
-            coefficients = network.coefficients(*(seen[key] for key in keys), parts)
+            coefficients = network.coefficients(*(seen[key] for key in keys[step]), parts)
             terms = merging_loss(unet, update, gates[pair], coefficients, *samples, o.measure)
             history[step] = torch.stack(terms).detach()
             return terms.loss(o.similarity), history[step]

@@ -12,7 +12,7 @@ layer's input: y = W x + B_c A_c (m_c ⊙ x) + B_s A_s (m_s ⊙ x). No dense ΔW
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lorarar.merging import Gates
 from lorarar.options import MEASURES
+from lorarar.pipelines import at_once
 from lorarar.train.adapters import Trained
 from lorarar.train.denoising import Batch, draw
 from lorarar.train.gates import Gated, Update, placed
@@ -104,7 +105,13 @@ def joined(one: Batch, other: Batch) -> Batch:
 
 @torch.no_grad()
 def teach(
-    pipe: DiffusionPipeline, update: Update, teacher: Trained, count: int, seed: int, batch_size: int = 8
+    pipe: DiffusionPipeline,
+    update: Update,
+    teacher: Trained,
+    count: int,
+    seed: int,
+    wanted: Sequence[int] | None = None,
+    batch_size: int | None = None,
 ) -> Batch:
     """Draw noised images of a LoRA's training set, with the LoRA's own prediction as the target.
 
@@ -117,7 +124,8 @@ def teach(
         teacher: the LoRA, its images and prompts.
         count: of (image, noise, timestep) draws.
         seed: of the draws.
-        batch_size: predictions computed at once.
+        wanted: those draws of the ``count`` that are returned; None takes all.
+        batch_size: predictions computed at once; None takes 8, or a megapixel's worth if that is less.
     """
     from diffusers import DDPMScheduler
 
@@ -130,26 +138,66 @@ def teach(
         schedule.config.prediction_type,
         torch.Generator().manual_seed(seed),
     )
+    if wanted is not None:
+        batch = chosen(batch, torch.tensor(wanted, device=unet.device))
+    size = min(8, at_once(pipe)) if batch_size is None else batch_size
     update(placed(teacher.lora, unet.device, unet.dtype))
-    parts = [chosen(batch, slice(i, i + batch_size)) for i in range(0, count, batch_size)]
+    parts = [chosen(batch, slice(i, i + size)) for i in range(0, len(batch.noised), size)]
     answers = torch.cat([predict(unet, part) for part in parts])
     update({})
     return replace(batch, target=answers)
 
 
-def draw_samples(
-    lessons: Sequence[Batch], count: int, batch_size: int, generator: torch.Generator, same: bool = False
-) -> list[Batch]:
-    """Draw a step's samples, ``batch_size`` of each LoRA's ``count``; of all LoRAs the same ones if asked.
+class Lessons:
+    """Which draws each step takes, known before the first, and the teachers' answers to these alone.
 
-    Lessons of one seed (`teach`) have one noise and timestep for each number: drawn alike, both sides share
-    them.
+    Args:
+        turns: for each step the two LoRAs, as keys.
+        count: draws of each LoRA.
+        batch_size: draws of either LoRA that a step takes.
+        generator: of the choice.
+        teach: given a key and the numbers of draws that will be taken of that LoRA, returns these draws.
+        same: whether a step takes the same numbers of both LoRAs. Lessons of one seed (`teach`) have one
+            noise and timestep for each number: drawn alike, both sides share them.
     """
-    picks = [torch.randperm(count, generator=generator)[:batch_size] for _ in lessons[: 1 if same else None]]
-    picks *= len(lessons) // len(picks)
-    return [
-        chosen(lesson, pick.to(lesson.noised.device)) for lesson, pick in zip(lessons, picks, strict=True)
-    ]
+
+    def __init__(
+        self,
+        turns: Sequence[Sequence[Hashable]],
+        count: int,
+        batch_size: int,
+        generator: torch.Generator,
+        teach: Callable[[Hashable, list[int]], Batch],
+        same: bool = False,
+    ) -> None:
+        self._turns, self._teach = turns, teach
+
+        def picks(keys: Sequence[Hashable]) -> list[list[int]]:
+            drawn = [
+                torch.randperm(count, generator=generator)[:batch_size].tolist()
+                for _ in (keys[:1] if same else keys)
+            ]
+            return drawn * len(keys) if same else drawn
+
+        self._picks = [picks(keys) for keys in turns]
+        taken: dict[Hashable, set[int]] = {}
+        for keys, picks in zip(turns, self._picks, strict=True):
+            for key, pick in zip(keys, picks, strict=True):
+                taken.setdefault(key, set()).update(pick)
+        self._wanted = {key: sorted(numbers) for key, numbers in taken.items()}
+        self._known: dict[Hashable, Batch] = {}
+
+    def samples(self, step: int) -> list[Batch]:
+        """Return a step's samples of either LoRA; a LoRA is taught when its first turn comes."""
+        found = []
+        for key, pick in zip(self._turns[step], self._picks[step], strict=True):
+            wanted = self._wanted[key]
+            if key not in self._known:
+                self._known[key] = self._teach(key, wanted)
+            lesson = self._known[key]
+            places = torch.tensor([wanted.index(number) for number in pick], device=lesson.noised.device)
+            found.append(chosen(lesson, places))
+        return found
 
 
 def merging_loss(

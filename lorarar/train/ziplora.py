@@ -20,7 +20,7 @@ from lorarar.options import MergerRecipe, ZipLoraOptions
 from lorarar.train.adapters import Trained, opened
 from lorarar.train.gates import Gated, check_unet, updates
 from lorarar.train.loop import Run
-from lorarar.train.objective import Terms, draw_samples, merging_loss, teach
+from lorarar.train.objective import Lessons, Terms, merging_loss, teach
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -43,8 +43,8 @@ def optimise(
     """Find the merger coefficients of a pair. The pipeline is left as it was found.
 
     The coefficients move by at most about the learning rate a step, so that 5e-5, which circulates, changes
-    nothing in 100 steps. The LoRAs' own predictions are computed once for ``draws`` samples, and for no more
-    than the steps can use.
+    nothing in 100 steps. The LoRAs' own predictions are computed once, for those of the ``draws`` samples
+    that a step takes.
 
     Args:
         pipe: a diffusers SDXL or SD 1.5 pipeline without a LoRA.
@@ -86,11 +86,17 @@ def optimise(
     everything = [*content.lora, *(layer for layer in style.lora if layer not in content.lora)]
     with updates(pipe, everything, gradient_checkpointing=o.gradient_checkpointing) as update:
         seeds = (o.seed, o.seed) if o.same_noise else (2 * o.seed, 2 * o.seed + 1)
-        lessons = [teach(pipe, update, *one) for one in zip(sides, (count, count), seeds, strict=True)]
+        lessons = Lessons(
+            [(0, 1)] * o.steps,
+            count,
+            o.batch_size,
+            generator,
+            lambda i, wanted: teach(pipe, update, sides[i], count, seeds[i], wanted),
+            same=o.same_noise,
+        )
 
         def loss(step: int) -> tuple[Tensor, Tensor]:
-            samples = draw_samples(lessons, count, o.batch_size, generator, o.same_noise)
-            terms = merging_loss(unet, update, both, gates(flat), *samples, o.measure)
+            terms = merging_loss(unet, update, both, gates(flat), *lessons.samples(step), o.measure)
             history[step] = torch.stack(terms).detach()
             return terms.loss(o.similarity), history[step]
 

@@ -44,7 +44,6 @@ def recorded(_scale: str) -> Facts:
         kappa_low=run["kappa"][0],
         kappa_middle=run["kappa"][1],
         kappa_high=run["kappa"][2],
-        paper_ten=power[middle, ten, few, paper],
         paper_twenty=power[middle, twenty, few, paper],
         paper_thirty=power[middle, thirty, few, paper],
         crowd_twenty=power[middle, twenty, few, crowd],

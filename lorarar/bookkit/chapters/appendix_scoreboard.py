@@ -170,7 +170,7 @@ def costs_table() -> Styler:
                 f"{n * n} pairs, TFLOPs" if n > 1 else "1 pair, TFLOPs": costs.totals(flops, m, n, n) / 1e12,
             }
         rows.append(row)
-    return table(rows, {"Merge, s": ".3g", "Merge, GFLOPs": ".3g"} | dict.fromkeys(list(rows[0])[4:], ".1f"))
+    return table(rows, {"Merge, s": ".3g", "Merge, GFLOPs": ",.2f"} | dict.fromkeys(list(rows[0])[4:], ".1f"))
 
 
 def parts_table() -> Styler:

@@ -87,6 +87,16 @@ def load_pair(subject: str, style: str, scale: str | Scale = "shoebox") -> tuple
     )
 
 
+def split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the subjects and the styles of a split."""
+    return subjects.SPLIT[name], styles.SPLIT[name]
+
+
+def family(style: str) -> str:
+    """Return what a style is called in a prompt."""
+    return styles.family(style)
+
+
 def class_of(name: str) -> str:
     """Return the class word of a subject."""
     return subjects.SUBJECTS[name].cls

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from lorarar.collection import Folders
 from lorarar.lora import LoRAError, load_lora, save_lora
 from lorarar.pipelines import base_sha256, load_pipeline
 from lorarar.scales import Scale, find_scale
 from lorarar.shoebox.world import styles, subjects
-from lorarar.shoebox.zoo.names import axis, expand, file_of, folder, pictures
+from lorarar.shoebox.zoo import names as drawn
 from lorarar.train import train_lora
 
 
@@ -28,6 +29,7 @@ def train(
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
+    world: Folders | None = None,
 ) -> list[Path]:
     """Train the LoRA of each name with the scale's recipe and write it in half precision.
 
@@ -42,6 +44,7 @@ def train(
         seed: together with the name, of the start and of everything drawn.
         device: where to train; None takes the best there is.
         progress: show one bar over all steps.
+        world: a collection of one's own, whose names these are; None takes the drawn world.
 
     Returns:
         The files, in the order of the names.
@@ -49,28 +52,29 @@ def train(
     Raises:
         ValueError: unknown name or scale, or a count below 1.
     """
-    names, scale = expand(names), find_scale(scale)
-    loras = folder(scale) if loras is None else loras
+    whose = world or drawn
+    names, scale = whose.expand(names), find_scale(scale)
+    loras = whose.folder(scale) if loras is None else loras
     if count is not None and count < 1:
         raise ValueError(f"a LoRA needs at least 1 image, not {count}")
     pipe = load_pipeline(scale, device)
-    known = sorted([*subjects.SUBJECTS, *styles.STYLES])
+    known = sorted(world.names if world else [*subjects.SUBJECTS, *styles.STYLES])
     todo = []
     for name in names:
-        recipe = scale.content if axis(name) == "subject" else scale.style
-        images, captions = pictures(name, count)
+        recipe = scale.content if whose.axis(name) == "subject" else scale.style
+        images, captions = whose.pictures(name, count)
         settings = {
             **vars(recipe),
             "prompts": [captions],
             "seed": 1000 * seed + known.index(name),
             "base": base_sha256(pipe),
-            "images": hashlib.sha256(images.tobytes()).hexdigest(),
+            "images": hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest(),
         }
-        if not _made(file_of(name, loras), settings):
+        if not _made(whose.file_of(name, loras), settings):
             todo.append((name, images, captions, recipe, settings["seed"]))
     with tqdm(total=sum(job[3].steps for job in todo), unit="step", disable=not progress) as bar:
         for name, images, captions, recipe, own_seed in todo:
-            path = file_of(name, loras)
+            path = whose.file_of(name, loras)
             path.parent.mkdir(parents=True, exist_ok=True)
             bar.set_description(name)
             before, began = bar.n, time.monotonic()
@@ -95,7 +99,7 @@ def train(
                 {"name": name, "scale": scale.name, "seconds": round(time.monotonic() - began, 1)}
             )
             save_lora(lora, path, dtype=torch.float16)
-    return [file_of(name, loras) for name in names]
+    return [whose.file_of(name, loras) for name in names]
 
 
 def _made(path: Path, settings: dict[str, object]) -> bool:
