@@ -26,7 +26,7 @@ from lorarar.stamp import sha256
 from lorarar.study import coefficients as co
 from lorarar.study.cells import hypernetwork_of
 from lorarar.study.ladder import CONSTANTS, Reader, disjoint, training_pairs, validation_pairs
-from lorarar.study.ruler import Pair, Ruler, ruler, side_of
+from lorarar.study.ruler import DRAWS, Pair, Ruler, ruler, side_of
 from lorarar.train import train_hypernetwork
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def networks(
     *,
     wanted: Mapping[str, Sequence[int]] | None = None,
     folder: Path | None = None,
+    probes: int = DRAWS,
     progress: bool = True,
     **changes: Any,
 ) -> dict[str, Any]:
@@ -183,6 +184,7 @@ def networks(
         device: where to compute.
         wanted: recipe → seeds; None takes all recipes with seed 0.
         folder: of the networks; None takes ``runs/networks/SCALE``.
+        probes: of each LoRA, by which ρ is measured.
         progress: show bars.
         **changes: of single options of all recipes but the shipped one, such as fewer ``steps``.
 
@@ -201,7 +203,7 @@ def networks(
         for seed in seeds
     ]
     new, rows = validation_pairs(), []
-    with ruler(pipe) as measure:
+    with ruler(pipe, draws=probes) as measure:
         lora = measure.side(new[0][0]).lora
         constants = {
             name: [measure.rho(pair, co.constant(lora, value)) for pair in new]
