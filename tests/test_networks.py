@@ -92,15 +92,14 @@ def test_networks_are_trained_once_and_measured(tmp_path, monkeypatch):
         for split in ("train", "validation"):
             monkeypatch.setitem(axis.SPLIT, split, axis.SPLIT[split][:2])
     scale = replace(SCALES["smoke"], hypernetwork_pairs=4)
-    options = {"folder": tmp_path, "progress": False, "steps": 4, "batch_size": 1}
-    monkeypatch.setattr("lorarar.study.ruler.DRAWS", 2)
+    options = {"folder": tmp_path, "progress": False, "probes": 1, "steps": 4, "batch_size": 1, "draws": 1}
     wanted = {"invariants": [0], "columns, falling rate": [0]}
     found = networks.networks(scale, "cpu", wanted=wanted, **options)
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["columns-falling-rate-0.safetensors", "invariants-0.safetensors"]
     network = load_network(tmp_path / files[1])
     assert isinstance(network, Invariants) and network.metadata["command"].endswith(
-        "--steps 4 --batch-size 1"
+        "--steps 4 --batch-size 1 --draws 1"
     )
     rows = found["of"]
     assert [(row["recipe"], row["parameters"]) for row in rows] == [
