@@ -8,7 +8,7 @@ import pytest
 
 from lorarar.shoebox.models import hardest
 from lorarar.shoebox.models.examination import Case
-from lorarar.shoebox.world import changed, styles, subjects, world
+from lorarar.shoebox.world import attributes, changed, styles, subjects, world
 from lorarar.shoebox.world.scene import Pose
 
 
@@ -75,25 +75,28 @@ def test_one_parameter_of_a_style_changes_and_is_seen():
 
 
 def test_a_group_is_laid_out_as_the_worlds():
-    images, truths = changed.draw_group(3, 5)
-    again, _ = changed.draw_group(3, 5)
+    images, truths, said = changed.draw_group(3, 5)
+    again, _, _ = changed.draw_group(3, 5)
     np.testing.assert_array_equal(images, again)
     _, _, ordinary = world.draw_group(3, 5)
     ordinary = np.array(ordinary)
     np.testing.assert_array_equal(truths[:, 2:], ordinary[:, 2:])  # the same ids in the same places
     assert len(set(truths[:, 0])) == 1  # one class
+    apart = said[0] != said[4]  # another individual in the other style
+    assert apart[:12].sum() == apart[12:].sum() == 1
 
 
 def test_mixed_groups_have_ids_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    images, truths = changed.mixed(4, 0, 0.5)
-    assert len(images) == len(truths) == 24
+    images, truths, said = changed.mixed(4, 0, 0.5)
+    assert len(images) == len(truths) == len(said) == 24
     plain, _, _ = world.dataset(2, 0)
-    more, _ = changed.dataset(2, 0)
+    more, _, names = changed.dataset(2, 0)
+    np.testing.assert_array_equal(said, np.concatenate([attributes.of_groups(2, 0), names]))
     np.testing.assert_array_equal(images[np.array([20, 3, 12])], np.stack([more[8], plain[3], more[0]]))
     for column in (2, 3):
         assert not set(truths[:12, column]) & set(truths[12:, column])
-    same, labels = changed.mixed(4, 0, 0.0)
+    same, labels, _ = changed.mixed(4, 0, 0.0)
     wanted = world.dataset(4, 0)
     np.testing.assert_array_equal(same, wanted[0])
     np.testing.assert_array_equal(labels, wanted[2])
@@ -118,6 +121,17 @@ def test_the_examination_counts_what_is_wrongly_accepted():
         counted = sum(v["images"] for v in by.values())
         assert counted == sum((~e.case.yes).sum() for e in drawn if e.case.axis == axis)
     assert isinstance(drawn[0].case, Case)
+
+
+def test_strangers_are_no_named_ones_and_shown_changed_and_with_others():
+    drawn = hardest.strangers(1, seed=4, each=2)
+    assert [e.case.axis for e in drawn] == ["subject", "style"]
+    for examined in drawn:
+        assert examined.case.yes.tolist() == [True, True, False, False, False, False]
+        assert examined.changes[:2] == ("", "") and examined.changes[4:] == (hardest.ANOTHER,) * 2
+        assert all(change in (*changed.ATTRIBUTES, *changed.PARAMETERS) for change in examined.changes[2:4])
+        assert len(examined.case.images) == 6
+    assert [len(e.case.references) for e in drawn] == [5, 4]
 
 
 def test_verdicts_are_remembered(tmp_path):

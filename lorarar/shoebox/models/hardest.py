@@ -6,7 +6,8 @@ Those of `examination.cases` are other individuals and other styles; here a judg
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,11 @@ from tqdm import tqdm
 from lorarar.atomic import atomic
 from lorarar.shoebox.models.examination import Case, Verdict, measure_named
 from lorarar.shoebox.world import changed, styles, subjects, world
+from lorarar.shoebox.world.canvas import Style
+from lorarar.shoebox.world.drawing import Identity
+
+ANOTHER = "another"
+"""What was changed in an individual, or a style, of which all is another's."""
 
 
 class Examined(NamedTuple):
@@ -23,6 +29,61 @@ class Examined(NamedTuple):
 
     case: Case
     changes: tuple[str, ...]
+
+
+def _examined(case: Case, wrong: Sequence[np.ndarray], changes: Sequence[str]) -> Examined:
+    """Put images that do not show it, and what of it was changed in each, behind a case's right ones."""
+    yes = np.arange(len(case.images) + len(wrong)) < len(case.images)
+    images = np.concatenate([case.images, np.stack(wrong)])
+    return Examined(case._replace(images=images, yes=yes), ("",) * len(case.images) + tuple(changes))
+
+
+def _individual(
+    rng: np.random.Generator,
+    name: str,
+    identity: Identity,
+    references: np.ndarray,
+    among: Iterable[Style],
+    each: int,
+    another: bool = False,
+) -> Examined:
+    chosen, others, changes = [], [], []
+    for drawn in among:
+        try:
+            other, change = changed.individual(rng, identity, drawn=drawn)
+        except ValueError:  # nothing of it can be changed to be seen in this style
+            continue
+        chosen.append(drawn)
+        others.append(other)
+        changes.append(change)
+        if len(chosen) == each:
+            break
+    right = [world.draw(identity, drawn, rng) for drawn in chosen]
+    wrong = [world.draw(other, drawn, rng) for other, drawn in zip(others, chosen, strict=True)]
+    if another:
+        wrong += [world.draw(subjects.random_identity(rng, identity.cls), drawn, rng) for drawn in chosen]
+        changes += [ANOTHER] * len(chosen)
+    case = Case("subject", name, references, np.stack(right), np.ones(len(right), bool), "")
+    return _examined(case, wrong, changes)
+
+
+def _style(
+    rng: np.random.Generator,
+    name: str,
+    style: Style,
+    references: np.ndarray,
+    each: int,
+    another: bool = False,
+) -> Examined:
+    others, changes = zip(*(changed.style(rng, style) for _ in range(each)), strict=True)
+    shown = [subjects.random_identity(rng, str(cls)) for cls in rng.choice(subjects.CLASSES, each)]
+    right = [world.draw(who, style, rng) for who in shown]
+    wrong = [world.draw(who, other, rng) for who, other in zip(shown, others, strict=True)]
+    if another:
+        wrong += [world.draw(who, styles.random_style(rng, style.family), rng) for who in shown]
+        changes += (ANOTHER,) * each
+    case = Case("style", name, references, np.stack(right), np.ones(each, bool), style.family)
+    return _examined(case, wrong, changes)
 
 
 def cases(each: int = 6, seed: int = 0) -> list[Examined]:
@@ -34,38 +95,42 @@ def cases(each: int = 6, seed: int = 0) -> list[Examined]:
     a way are left out.
     """
     found = []
-    yes = np.arange(2 * each) < each
-    none = ("",) * each
     for number, (name, identity) in enumerate(subjects.SUBJECTS.items()):
         rng = np.random.default_rng([seed, 8, number])
-        chosen, others, changes = [], [], []
-        for words in rng.permutation(list(styles.STYLES)):
-            if len(chosen) == each:
-                break
-            try:
-                other, change = changed.individual(rng, identity, drawn=styles.STYLES[words])
-            except ValueError:  # nothing of it can be changed to be seen in this style
-                continue
-            chosen.append(styles.STYLES[words])
-            others.append(other)
-            changes.append(change)
-        right = [world.draw(identity, s, rng) for s in chosen]
-        wrong = [world.draw(o, s, rng) for o, s in zip(others, chosen, strict=True)]
-        references = world.subject_images(name, 5, seed + 1)
-        case = Case("subject", name, references, np.stack([*right, *wrong]), yes, "")
-        found.append(Examined(case, (*none, *changes)))
+        among = (styles.STYLES[words] for words in rng.permutation(list(styles.STYLES)))
+        found.append(_individual(rng, name, identity, world.subject_images(name, 5, seed + 1), among, each))
     for number, (name, named) in enumerate(styles.STYLES.items()):
         rng = np.random.default_rng([seed, 9, number])
-        try:
-            others, changes = zip(*(changed.style(rng, named) for _ in range(each)), strict=True)
-        except ValueError:
-            continue
-        shown = [subjects.random_identity(rng, str(cls)) for cls in rng.choice(subjects.CLASSES, each)]
-        right = [world.draw(who, named, rng) for who in shown]
-        wrong = [world.draw(who, o, rng) for who, o in zip(shown, others, strict=True)]
         references = world.style_images(name, 4, seed + 1)[0]
-        case = Case("style", name, references, np.stack([*right, *wrong]), yes, named.family)
-        found.append(Examined(case, (*none, *changes)))
+        with suppress(ValueError):
+            found.append(_style(rng, name, named, references, each))
+    return found
+
+
+def strangers(count: int, seed: int, each: int = 6) -> list[Examined]:
+    """Draw cases as `cases` does, of `count` random individuals and `count` random styles, for thresholds.
+
+    Behind the changed ones of each stand as many of other individuals of its class, or styles of its family,
+    whose change is `ANOTHER`.
+    """
+    found = []
+    drawn = [family for family in styles.FAMILIES if family != "photo"]
+    for number in range(count):
+        rng = np.random.default_rng([seed, 11, number])
+        cls, family = subjects.CLASSES[number % len(subjects.CLASSES)], drawn[number % len(drawn)]
+        identity = subjects.random_identity(rng, cls)
+        views = [world.draw(identity, styles.random_style(rng, "photo"), rng) for _ in range(5)]
+        among = (styles.random_style(rng, drawn[rng.integers(len(drawn))]) for _ in range(5 * each))
+        found.append(
+            _individual(rng, f"{cls} {number}", identity, np.stack(views), among, each, another=True)
+        )
+        while True:
+            style = styles.random_style(rng, family)
+            shown = [subjects.random_identity(rng, str(c)) for c in rng.permutation(subjects.CLASSES)[:4]]
+            views = [world.draw(who, style, rng) for who in shown]
+            with suppress(ValueError):  # it cannot be changed so that it is seen: another one
+                found.append(_style(rng, f"{family} {number}", style, np.stack(views), each, another=True))
+                break
     return found
 
 

@@ -20,10 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from lorarar.atomic import atomic
-from lorarar.shoebox.world import styles, subjects, world
+from lorarar.shoebox.world import attributes, styles, subjects, world
 from lorarar.shoebox.world.canvas import Style
 from lorarar.shoebox.world.drawing import MARKINGS, Identity
-from lorarar.shoebox.world.scene import COLOUR_NAMES, COLOURS, Pose
+from lorarar.shoebox.world.scene import CANVAS, COLOUR_NAMES, COLOURS, Pose
 
 ATTRIBUTES: tuple[str, ...] = ("second colour", "accent colour", "marking", "part")
 """What may change in an individual. The accent is the colour of collars, hats, badges and the like."""
@@ -31,10 +31,14 @@ PARAMETERS: tuple[str, ...] = ("knob", "background colour", "treatment")
 """What may change in a style."""
 SEEN = 0.02
 """Smallest share of an individual's pixels that a change must show in, in its own colours."""
-DRAWN = 0.01
-"""Smallest share of a picture's pixels that it must show in, drawn in a style: a pen knows no colours."""
-STYLE_SEEN = 6.0
-"""Smallest mean difference, in levels of 0..255, that a change of a style must make to the same picture."""
+DRAWN = 0.02
+"""Smallest share of a picture that it must show in, drawn in a style: a pen knows no colours. At half of it,
+and pixel by pixel, no eye tells gold that was poured over stripes from gold over spots."""
+SHIFT = 2
+"""A change that a shift by so many pixels undoes is none: individuals stand where they like."""
+STYLE_SEEN = 8.0
+"""Smallest mean difference, in levels of 0..255, that a change of a style must make to the same picture, seen
+in means over a sixteenth of the side: the same stroke never falls twice."""
 
 
 @lru_cache(maxsize=8192)
@@ -57,9 +61,27 @@ def _drawn(identity: Identity, style: Style) -> np.ndarray:
     return world.draw(identity, style, np.random.default_rng(0), Pose()).astype(np.int16)
 
 
+def _coarse(picture: np.ndarray, side: int) -> np.ndarray:
+    """Means over squares of `side` pixels of (…, h, w, 3), what does not fill a square left out."""
+    h, w = (n // side for n in picture.shape[-3:-1])
+    cut = picture[..., : h * side, : w * side, :].astype(np.float32)
+    return cut.reshape(*picture.shape[:-3], h, side, w, side, 3).mean((-4, -2))
+
+
 def visible_in(one: Identity, two: Identity, style: Style) -> float:
-    """Share of a picture's pixels in which two individuals in `style` differ by more than 40 levels."""
-    return float((np.abs(_drawn(one, style) - _drawn(two, style)).max(2) > 40).mean())
+    """Share of a picture in which two individuals in `style` differ by more than 40 levels, however shifted.
+
+    It is counted in squares of 2 × 2 pixels, and is the least of all shifts by up to `SHIFT` pixels.
+    """
+    first, second = _drawn(one, style), _drawn(two, style)
+    height, width = (n - 2 * SHIFT for n in first.shape[:2])
+    middle = _coarse(first[SHIFT : SHIFT + height, SHIFT : SHIFT + width], 2)
+    shifts = range(2 * SHIFT + 1)
+    return min(
+        float((np.abs(middle - _coarse(second[y : y + height, x : x + width], 2)).max(2) > 40).mean())
+        for y in shifts
+        for x in shifts
+    )
 
 
 def _other(rng: np.random.Generator, names: Sequence[str], not_this: str) -> str:
@@ -112,9 +134,10 @@ def individual(
 
 @lru_cache(maxsize=4096)
 def _portrait(style: Style) -> np.ndarray:
-    """Two pictures of one fixed individual in `style`, of two textures: (2, CANVAS, CANVAS, 3) in 0..255."""
+    """One fixed individual in `style`, the mean of two textures, by sixteenths of the side: (16, 16, 3)."""
     shown = subjects.scene(subjects.SUBJECTS["bear plushie"], Pose())
-    return 255 * np.stack([styles.paint(shown, style, np.random.default_rng(seed)) for seed in (0, 1)])
+    both = [styles.paint(shown, style, np.random.default_rng(seed)) for seed in (0, 1)]
+    return 255 * _coarse(np.mean(both, 0), CANVAS // 16)
 
 
 def style(rng: np.random.Generator, one: Style, parameter: str | None = None) -> tuple[Style, str]:
@@ -151,10 +174,11 @@ def style(rng: np.random.Generator, one: Style, parameter: str | None = None) ->
 # --- drawings to train on
 
 
-def draw_group(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_group(seed: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw a group as `world.draw_group` does, its second individual and style the first with one change.
 
-    Returns images (6, 64, 64, 3) uint8 and truths (6, 4), in which what is changed counts as another.
+    Returns images (6, 64, 64, 3) uint8, truths (6, 4), in which what is changed counts as another, and
+    attributes (6, 24), see `attributes.of_group`.
     """
     rng = np.random.default_rng([seed, 7, index])
     while True:
@@ -175,19 +199,19 @@ def draw_group(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
             truths.append(
                 (subjects.CLASSES.index(cls), styles.FAMILIES.index(how.family), 2 * index + i, style_id)
             )
-    return np.stack(images), np.array(truths, np.int32)
+    return np.stack(images), np.array(truths, np.int32), attributes.of_group(pair, both)
 
 
-def _draw_chunk(job: tuple[int, range]) -> tuple[np.ndarray, np.ndarray]:
+def _draw_chunk(job: tuple[int, range]) -> tuple[np.ndarray, ...]:
     seed, indices = job
-    images, truths = zip(*(draw_group(seed, index) for index in indices), strict=True)
-    return np.concatenate(images), np.concatenate(truths)
+    groups = [draw_group(seed, index) for index in indices]
+    return tuple(np.concatenate(parts) for parts in zip(*groups, strict=True))
 
 
 def dataset(
     groups: int, seed: int, cache: Path | str = "runs/world", workers: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `groups` groups, or read them back: images (6·groups, 64, 64, 3) uint8, truths (6·groups, 4)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw `groups` groups, or read them back: images (6·groups, 64, 64, 3) uint8, truths, attributes."""
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:6]
     file = Path(cache) / f"{world.VERSION}-changed-{source}-{seed}-{groups}.npz"
     if not file.exists():
@@ -195,11 +219,11 @@ def dataset(
         jobs = [(seed, range(i, min(i + 50, groups))) for i in range(0, groups, 50)]
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             drawn = list(tqdm(pool.map(_draw_chunk, jobs), "draw", len(jobs), unit="chunk"))
-        images, truths = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        images, truths, said = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
         with atomic(file) as aside, aside.open("wb") as stream:
-            np.savez(stream, images=images, truths=truths)
+            np.savez(stream, images=images, truths=truths, said=said)
     saved = np.load(file)
-    return saved["images"], saved["truths"]
+    return saved["images"], saved["truths"], saved["said"]
 
 
 class Joined:
@@ -221,17 +245,19 @@ class Joined:
         return out
 
 
-def mixed(groups: int, seed: int, share: float) -> tuple[np.ndarray | Joined, np.ndarray]:
-    """Draw `groups` groups to train a judge on, a share of them with one thing changed: images and truths.
+def mixed(groups: int, seed: int, share: float) -> tuple[np.ndarray | Joined, np.ndarray, np.ndarray]:
+    """Draw `groups` groups to train a judge on, a share of them with one thing changed.
 
-    Share 0 is `world.dataset`. Raises `ValueError` unless 0 <= share < 1.
+    Returns images, truths and attributes (6·groups, 24), see `attributes.of_group`. Share 0 is
+    `world.dataset`. Raises `ValueError` unless 0 <= share < 1.
     """
     if not 0 <= share < 1:
         raise ValueError(f"the share of changed groups must be at least 0 and below 1, not {share:g}")
     changed = round(share * groups)
     images, _, truths = world.dataset(groups - changed, seed)
+    said = attributes.of_groups(groups - changed, seed)
     if not changed:
-        return images, truths
-    more, labels = dataset(changed, seed)
+        return images, truths, said
+    more, labels, names = dataset(changed, seed)
     labels = labels + np.array([0, 0, *(truths[:, 2:].max(0) + 1)], np.int32)  # ids of their own
-    return Joined(images, more), np.concatenate([truths, labels])
+    return Joined(images, more), np.concatenate([truths, labels]), np.concatenate([said, names])

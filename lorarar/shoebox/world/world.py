@@ -74,6 +74,15 @@ def caption(identity: Identity, style: Style, rng: np.random.Generator) -> str:
     return prompt(described, style.family, photo=style.family == "photo" and rng.random() < 0.4)
 
 
+def cast(rng: np.random.Generator) -> tuple[list[Identity], list[Style]]:
+    """Draw who and what is in a group: two individuals, of one class half of the time, and two styles."""
+    first = CLASSES[rng.integers(len(CLASSES))]
+    second = first if rng.random() < 0.5 else CLASSES[rng.integers(len(CLASSES))]
+    family = FAMILIES[rng.integers(len(FAMILIES))]
+    identities = [subjects.random_identity(rng, c) for c in (first, second)]
+    return identities, [styles.random_style(rng, family) for _ in range(2)]
+
+
 def draw_group(seed: int, index: int) -> tuple[np.ndarray, list[list[str]], list[Truth]]:
     """Draw one group of `GROUP` images that differ in exactly one thing at a time.
 
@@ -82,11 +91,7 @@ def draw_group(seed: int, index: int) -> tuple[np.ndarray, list[list[str]], list
     captions per image, and the truth per image.
     """
     rng = np.random.default_rng([seed, index])
-    first = CLASSES[rng.integers(len(CLASSES))]
-    second = first if rng.random() < 0.5 else CLASSES[rng.integers(len(CLASSES))]
-    family = FAMILIES[rng.integers(len(FAMILIES))]
-    identities = [subjects.random_identity(rng, c) for c in (first, second)]
-    pair = [styles.random_style(rng, family) for _ in range(2)]
+    identities, pair = cast(rng)
     images, captions, truths = [], [], []
     for i, identity in enumerate(identities):
         for s, style in enumerate([*pair, styles.random_style(rng, "photo")]):
