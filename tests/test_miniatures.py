@@ -16,9 +16,10 @@ from lorarar.atomic import atomic
 from lorarar.cli import main
 from lorarar.pipelines import generate, load_pipeline
 from lorarar.scales import SCALES
-from lorarar.shoebox.models import architectures, critic, sharpness
+from lorarar.shoebox.models import architectures, critic_training, sharpness
 from lorarar.shoebox.models.architectures import TOKENS
-from lorarar.shoebox.models.critic import Critic, balanced, contrast, pairs, verify
+from lorarar.shoebox.models.critic import Critic
+from lorarar.shoebox.models.critic_training import balanced, contrast, pairs, verify
 from lorarar.shoebox.models.loop import (
     RECIPES,
     Recipe,
@@ -220,7 +221,7 @@ def trained(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("lorarar.shoebox.models.train.HELD_OUT", 2)
-        for make in (train_clip, train_vae, train_base, critic.train_critic):
+        for make in (train_clip, train_vae, train_base, critic_training.train_critic):
             make(out, run, recipe, 0, "cpu", groups=3)
     return out
 
@@ -565,22 +566,25 @@ def test_the_critic_is_read_back(tmp_path):
 def test_roughening_keeps_the_picture():
     torch.manual_seed(7)
     images = to_unit(NOISE)
-    rough = critic.roughen(images)
+    rough = critic_training.roughen(images)
     assert rough.shape == images.shape
     assert float(rough.abs().max()) <= 1
     smooth = torch.full((4, 3, SIZE, SIZE), 0.2)
-    assert (critic.roughen(smooth) - smooth).abs().mean() < 0.15
+    assert (critic_training.roughen(smooth) - smooth).abs().mean() < 0.15
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("clip", "--init", "somewhere"), "--init goes with the steps vae, base, decoder and judge"),
+        (("clip", "--init", "somewhere"), "--init goes with the steps vae, base, decoder, judge and critic"),
         (("sharpness", "--images", "1"), "--images must be at least 2, not 1"),
         (("sharpness", "--vae", "somewhere"), "--vae somewhere: no config.json in it"),
         (("critic", "--changed", "1"), "--changed must be at least 0 and below 1, not 1"),
         (("changed", "--out", "nowhere"), "nowhere has no critic: train it first"),
         (("judge", "--init", "somewhere"), "no config.json in it"),
+        (("judge", "--portraits", "9"), "--portraits goes with the step critic"),
+        (("critic", "--init", "somewhere"), "only where it names attributes: add --portraits"),
+        (("critic", "--init", "somewhere", "--portraits", "9"), "no critic.safetensors in it"),
         (("base", "--init", "somewhere"), "no unet/config.json in it"),
         (("vae", "--steps", "0"), "--steps must be at least 1, not 0"),
         (("base", "--out", "nowhere"), "nowhere has no base/vae: train it first"),

@@ -50,17 +50,20 @@ def _changed(options: argparse.Namespace, out: Path, device: str, _: int) -> dic
     from lorarar.shoebox.models.sharpness import weights_hash
 
     drawn = hardest.cases(options.each, options.seed)
-    verdicts = {
-        "critic": by_critic(Critic.load(out / "critic")),
-        "judge": by_judge(local_judge(out / "judge", device, batch_size=64)),
-    }
+    present = [who for who in ("critic", "judge") if (out / who).is_dir()]
     found = {}
-    for who, verdict in verdicts.items():
+    for who in present:
+        if who == "critic":
+            verdict = by_critic(Critic.load(out / who))
+        else:
+            verdict = by_judge(local_judge(out / who, device, batch_size=64))
         digest = weights_hash(out, (who,))
         file = options.checkpoints / f"changed-{who}-{digest}-{options.seed}.json"
         found[who] = hardest.measure(hardest.remembered(verdict, file), drawn)
     said = f"lorarar shoebox changed --seed {options.seed} --each {options.each}"
-    _save("changed", found, said, options.seed, [out / "critic", out / "judge"])
+    said += f" --out {options.out}" if options.out else ""
+    name = f"changed_{options.out.resolve().name}" if options.out else "changed"
+    _save(name, found, said, options.seed, [out / who for who in present])
     return found
 
 
@@ -96,7 +99,13 @@ def add_shoebox(commands: Commands) -> None:
         "--init",
         type=Path,
         metavar="DIR",
-        help="what to train on: vae, base, decoder: a pipeline; judge: a judge",
+        help="what to train on: vae, base, decoder: a pipeline; judge: a judge; critic: a critic's folder",
+    )
+    parser.add_argument(
+        "--portraits",
+        type=int,
+        metavar="N",
+        help="critic: train one that names attributes, on so many single drawings",
     )
     parser.add_argument("--images", type=int, metavar="N", default=352, help="sharpness: default: 352")
     parser.add_argument("--guidance", type=float, metavar="G", help="sharpness: default: the scale's")
@@ -123,7 +132,7 @@ def add_shoebox(commands: Commands) -> None:
 
 
 def _shoebox(options: argparse.Namespace) -> None:
-    for name in ("steps", "groups", "rounds", "each"):
+    for name in ("steps", "groups", "rounds", "each", "portraits"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, not {value}")
@@ -131,20 +140,30 @@ def _shoebox(options: argparse.Namespace) -> None:
         raise ValueError(f"--images must be at least 2, not {options.images}")
     if not 0 <= options.changed < 1:
         raise ValueError(f"--changed must be at least 0 and below 1, not {options.changed:g}")
-    part = {"vae": "vae", "base": "unet", "judge": "", "decoder": "vae"}.get(options.step)
-    if options.init and part is None:
-        raise ValueError("--init goes with the steps vae, base, decoder and judge")
+    if options.portraits and options.step != "critic":
+        raise ValueError("--portraits goes with the step critic")
+    if options.step == "critic" and options.init and not options.portraits:
+        raise ValueError("--init goes with the step critic only where it names attributes: add --portraits")
+    starts = {
+        "vae": "vae/config.json",
+        "base": "unet/config.json",
+        "judge": "config.json",
+        "decoder": "vae/config.json",
+        "critic": "critic.safetensors",
+    }
+    if options.init and options.step not in starts:
+        raise ValueError("--init goes with the steps vae, base, decoder, judge and critic")
     if options.vae and not (options.vae / "config.json").is_file():
         raise ValueError(f"--vae {options.vae}: no config.json in it; name a folder with an autoencoder")
-    if options.init and not (options.init / part / "config.json").is_file():
+    if options.init and not (options.init / starts[options.step]).is_file():
         raise ValueError(
-            f"--init {options.init}: no {Path(part) / 'config.json'} in it; name a folder in the layout of "
-            "diffusers, or for a judge of transformers"
+            f"--init {options.init}: no {starts[options.step]} in it; name a folder in the layout of "
+            "diffusers, for a judge of transformers, for a critic one of data/shoebox/critic"
         )
 
     from lorarar.pipelines import find_device
     from lorarar.scales import data_folder
-    from lorarar.shoebox.models import critic
+    from lorarar.shoebox.models import critic_training
     from lorarar.shoebox.models.loop import GROUPS
     from lorarar.shoebox.models.train import scaled, train_base, train_clip, train_vae
     from lorarar.shoebox.world import world
@@ -160,7 +179,7 @@ def _shoebox(options: argparse.Namespace) -> None:
         "base": ("base/vae", "clip"),
         "measure": ("base/unet", "critic"),
         "sharpness": ("base/unet", "critic"),
-        "changed": ("critic", "judge"),
+        "changed": ("critic",),
     }
     for name in needs.get(options.step, ()):
         if not (out / name).is_dir():
@@ -170,17 +189,21 @@ def _shoebox(options: argparse.Namespace) -> None:
         world.dataset(groups, options.seed)
         return
     if options.step == "measure":
-        print(json.dumps(critic.measure_base(out, options.rounds, options.seed, device), indent=1))
+        print(json.dumps(critic_training.measure_base(out, options.rounds, options.seed, device), indent=1))
         return
     if options.step in _MORE:
         print(json.dumps(_MORE[options.step](options, out, device, groups), indent=1))
         return
-    recipe = scaled(options.step, options.steps)
+    recipe = scaled("namer" if options.portraits else options.step, options.steps)
     arguments = (out, options.checkpoints, recipe, options.seed, device, groups)
     trained = {
         "clip": lambda: train_clip(*arguments),
         "vae": lambda: train_vae(*arguments, init=options.init),
-        "critic": lambda: critic.train_critic(*arguments, changed=options.changed),
+        "critic": lambda: (
+            critic_training.train_namer(*arguments[:-1], options.portraits, options.init)
+            if options.portraits
+            else critic_training.train_critic(*arguments, changed=options.changed)
+        ),
         "base": lambda: train_base(*arguments, init=options.init),
         "judge": lambda: train_judge(*arguments, init=options.init, changed=options.changed),
         "dino": lambda: train_dino(*arguments),

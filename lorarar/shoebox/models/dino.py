@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
 from lorarar.shoebox.models import architectures
-from lorarar.shoebox.models.critic import balanced, pairs, roughen
+from lorarar.shoebox.models.critic_training import balanced, pairs, roughen
 from lorarar.shoebox.models.loop import GROUPS, HELD_OUT, RECIPES, Recipe, card, command, fit, to_unit
 from lorarar.shoebox.world import world
 from lorarar.shoebox.world.scene import SIZE

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorarar.judging import local_judge
-from lorarar.shoebox.models.critic import JUDGEMENT, contrast, roughen, verify
+from lorarar.shoebox.models.critic import JUDGEMENT
+from lorarar.shoebox.models.critic_training import contrast, roughen, verify
 from lorarar.shoebox.models.examination import measure_judge
 from lorarar.shoebox.models.judge import (
     Drill,
@@ -24,29 +25,43 @@ from lorarar.shoebox.models.judge import (
     words,
 )
 from lorarar.shoebox.models.loop import GROUPS, HELD_OUT, RECIPES, Recipe, card, command, fit, to_unit
-from lorarar.shoebox.world import styles, subjects, world
+from lorarar.shoebox.models.naming import Names
+from lorarar.shoebox.world import attributes, styles, subjects, world
 from lorarar.shoebox.world.changed import mixed
 
 SIGHT = 0.5
 """Share of the judge's steps that train its eyes alone, on batches twice as large."""
+NAMES = 0.2
+"""Weight of the many attributes beside what is classified and compared."""
 
 
 class Sight(nn.Module):
     """Heads by which the eyes learn before there are questions; thrown away afterwards.
 
-    They read the mean of an image's tokens, which attention in the language model's first layer can take too.
+    They read the mean of an image's tokens, which attention in the language model's first layer can take too:
+    they classify, compare, and name every attribute of the individual and the style.
     """
 
-    def __init__(self, width: int, embedding: int = 64) -> None:
+    def __init__(self, width: int, embedding: int = 64, hidden: int = 256) -> None:
         super().__init__()
+        self.names = nn.ModuleList(
+            Names(width, kinds, sizes, hidden)
+            for kinds, sizes in (
+                (len(subjects.CLASSES), attributes.SUBJECT),
+                (len(styles.FAMILIES), attributes.STYLE),
+            )
+        )
         self.cls = nn.Linear(width, len(subjects.CLASSES))
         self.family = nn.Linear(width, len(styles.FAMILIES))
         self.subject = nn.Linear(width, embedding)
         self.style = nn.Linear(width, embedding)
         self.judgement = nn.Parameter(torch.tensor(JUDGEMENT))
 
-    def forward(self, seen: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Classify and compare images (n, tokens, width) with their truths (n, 4): the losses."""
+    def forward(self, seen: Tensor, truth: Tensor, said: Tensor) -> dict[str, Tensor]:
+        """Classify, compare and name images (n, tokens, width): the losses.
+
+        truth: (n, 4), see `world.Truth`; said: (n, 24), see `attributes.of_group`.
+        """
         mean = seen[:, :-1].mean(1).float()
         cls, family, identity, instance = truth.unbind(1)
         subject, style = (F.normalize(head(mean).float(), dim=-1) for head in (self.subject, self.style))
@@ -58,6 +73,15 @@ class Sight(nn.Module):
             "same subject": verify(subject, identity, cls, self.judgement[0]),
             "same style": verify(style, instance, family, self.judgement[1]),
         }
+        drawn = family != styles.FAMILIES.index("photo")  # what a photo's style was is not known
+        individual, manner = said.split((len(attributes.SUBJECT), len(attributes.STYLE)), 1)
+        terms["names"] = NAMES * sum(
+            sum(names.losses(names(mean[rows]), kind[rows], values[rows]))
+            for names, rows, kind, values in zip(
+                self.names, (cls >= 0, drawn), (cls, family), (individual, manner), strict=True
+            )
+            if rows.any()
+        )
         return {"loss": sum(terms.values()), **terms}
 
 
@@ -73,13 +97,13 @@ def train_judge(
 ) -> dict:
     """Train the judge on drawings, first its eyes, then its answers, and measure it as it will be used.
 
-    The eyes learn to classify, and to tell individuals and styles apart by contrast; then the whole model
-    learns the first word of the answer, the only one that counts. `init`: a judge's folder whose weights to
-    start from; its eyes have learned to see, and all steps are answers. changed: share of the groups in which
-    the other individual and style are the first with one change. Writes `out`/judge.
+    The eyes learn to classify, to tell individuals and styles apart, and to name their attributes; then the
+    whole model learns the first word of the answer, the only one that counts. `init`: a judge's folder whose
+    weights to start from; its eyes have learned to see, and all steps are answers. changed: share of the
+    groups in which the other individual and style are the first with one change. Writes `out`/judge.
     """
-    images, truths = mixed(groups, seed, changed)
-    truth = torch.from_numpy(truths).long()
+    images, *known = mixed(groups, seed, changed)
+    truth, said = (torch.from_numpy(table).long() for table in known)
     torch.manual_seed(seed)
     tokenizer = words()
     both = processor(tokenizer)
@@ -97,7 +121,7 @@ def train_judge(
         return glance(model, roughen(to_unit(images[indices.numpy()]).to(device)))
 
     def see(indices: Tensor, step: int) -> dict[str, Tensor]:
-        return sight(look(indices), truth[indices].to(device))
+        return sight(look(indices), truth[indices].to(device), said[indices].to(device))
 
     def speak(indices: Tensor, step: int) -> dict[str, Tensor]:
         seen, true = look(indices), truth[indices]
@@ -105,14 +129,14 @@ def train_judge(
         some = torch.randperm(len(several.yes))[: max(2, len(several.yes) // 2)]
         several = Drill(*(column[some] for column in several))
         pair = torch.stack([several.reference, several.image], 1).to(device)
-        said = answer(model, asked, several.prompt.to(device), seen[pair]).float()
+        spoke = answer(model, asked, several.prompt.to(device), seen[pair]).float()
         yes = several.yes.to(device)
         # What the answer will be is known once the test image has been seen: to ask for it there too makes
         # the comparison, which is learned last, a shorter way.
-        wrong = F.cross_entropy(said.flatten(0, 1), spoken[yes.long()].repeat_interleave(2))
-        right = (said[:, 1, spoken].argmax(1) == yes).float()
+        wrong = F.cross_entropy(spoke.flatten(0, 1), spoken[yes.long()].repeat_interleave(2))
+        right = (spoke[:, 1, spoken].argmax(1) == yes).float()
         style = several.prompt.to(device) > 0
-        eyes = sight(seen, true.to(device))["loss"]
+        eyes = sight(seen, true.to(device), said[indices].to(device))["loss"]
         return {
             "loss": wrong + 0.1 * eyes,
             "eyes": eyes,
@@ -139,6 +163,6 @@ def train_judge(
         "parameters": sum(p.numel() for p in model.parameters()),
         **measure_judge(local_judge(folder, device, batch_size=64), seed, folder / "mistakes.png", HELD_OUT),
     }
-    said = command("judge", recipe, seed, init) + (f" --changed {changed:g}" if changed else "")
-    card(folder, "The judge: LLaVA-OneVision in miniature", said, facts)
+    ran = command("judge", recipe, seed, init) + (f" --changed {changed:g}" if changed else "")
+    card(folder, "The judge: LLaVA-OneVision in miniature", ran, facts)
     return facts

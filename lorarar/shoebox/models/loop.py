@@ -46,6 +46,7 @@ RECIPES: dict[str, Recipe] = {
     "vae": Recipe(9_000, 8, 2e-3, decay=0.5, weight_decay=1e-4),
     "base": Recipe(17_300, 32, 1e-3),
     "critic": Recipe(3_000, 96, 1e-3, decay=0.5),
+    "namer": Recipe(4_300, 64, 1e-3, decay=0.6),
     "judge": Recipe(10_400, 48, 1e-3, decay=0.5),
     "dino": Recipe(2_000, 48, 1e-3, weight_decay=0.04),
 }
