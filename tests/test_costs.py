@@ -60,4 +60,5 @@ def test_trainings_are_counted_without_running_them_whole():
     assert costs._lora(task, task.pair[:1], recipe) == whole
     sides = [with_pictures(task.pair[0], task.content), with_pictures(task.pair[1], task.style)]
     whole = costs.counted(lambda: optimise(task.pipe, *sides, run.scale.ziplora, progress=False))
-    assert costs._ziplora(task) == pytest.approx(whole, rel=0.02)
+    # Which samples two random steps take is left to chance: one prediction more or less.
+    assert costs._ziplora(task) == pytest.approx(whole, abs=1.01 * costs._prediction(task))

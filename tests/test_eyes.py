@@ -339,5 +339,5 @@ def test_training_dino_is_resumed_teacher_and_all(drawn, tmp_path, monkeypatch):
     first, second = (load_file(tmp_path / name / "dino" / "model.safetensors") for name in "ab")
     for name, weight in first.items():
         torch.testing.assert_close(weight, second[name], atol=0, rtol=0)
-    with pytest.raises(ValueError, match="another run"):
+    with pytest.raises(ValueError, match="other learning_rate"):
         train_dino(*other[:2], replace(recipe, learning_rate=1e-2), *other[3:])

@@ -160,7 +160,10 @@ def _lora(task: Task, names: tuple[str, ...] | list[str], recipe: LoraRecipe) ->
 
 
 def _ziplora(task: Task) -> int:
-    """Count the steps on samples that are predicted once, and add the other samples' predictions."""
+    """Count the steps on samples that are predicted once, and add the other samples' predictions.
+
+    Only samples that a step takes are predicted: how many that are is the expectation over random steps.
+    """
     recipe = task.scale.ziplora
     sides = [with_pictures(task.pair[0], task.content), with_pictures(task.pair[1], task.style)]
 
@@ -169,12 +172,16 @@ def _ziplora(task: Task) -> int:
             task.pipe, *sides, **{**vars(recipe), "steps": steps}, draws=recipe.batch_size, progress=False
         )
 
-    more = min(ZipLoraOptions().draws, recipe.steps * recipe.batch_size) - recipe.batch_size
-    return of_steps(run, recipe.steps) + 2 * more * _prediction(task)
+    draws = min(ZipLoraOptions().draws, recipe.steps * recipe.batch_size)
+    met = draws * (1 - (1 - recipe.batch_size / draws) ** recipe.steps)
+    return of_steps(run, recipe.steps) + round(2 * (met - recipe.batch_size) * _prediction(task))
 
 
 def _hypernetwork(task: Task, run: Setting) -> int:
-    """Count the steps on one pair of the training split, and add every training LoRA's predictions."""
+    """Count the steps on one pair of the training split, and add every training LoRA's predictions.
+
+    Every sample of every LoRA is met in so many steps.
+    """
     recipe, names = run.scale.hypernetwork, (subjects.SPLIT["train"], styles.SPLIT["train"])
     first = [side[0] for side in names]
     loras = adapters(first, run.loras, run.scale)
