@@ -6,20 +6,17 @@ than "the same" and "another", and one that names them can tell a changed collar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from lorarar.atomic import atomic
 from lorarar.shoebox.world import styles, subjects, world
 from lorarar.shoebox.world.canvas import Style
 from lorarar.shoebox.world.drawing import MARKINGS, Identity
 from lorarar.shoebox.world.scene import COLOUR_NAMES
+from lorarar.shoebox.world.stored import stored
 
 BINS = 10
 """Steps in which a number in 0..1, of a shape or a knob, is told."""
@@ -94,14 +91,6 @@ def portraits(
 ) -> Portraits:
     """Draw `count` portraits, or read them back if this very world drew them before."""
     file = Path(cache) / f"{world.VERSION}-portraits-{seed}-{count}.npz"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        jobs = [(seed, range(i, min(i + 100, count))) for i in range(0, count, 100)]
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            drawn = list(tqdm(pool.map(_draw_chunk, jobs), "draw", len(jobs), unit="chunk"))
-        images, said = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-        with atomic(file) as aside, aside.open("wb") as stream:
-            np.savez(stream, images=images, said=said)
-    saved = np.load(file)
-    kinds, subject, style = np.split(saved["said"].astype(np.int64), (2, 2 + len(SUBJECT)), 1)
-    return Portraits(saved["images"], kinds, subject, style)
+    images, said = stored(file, _draw_chunk, seed, count, 100, ("images", "said"), workers)
+    kinds, subject, style = np.split(said.astype(np.int64), (2, 2 + len(SUBJECT)), 1)
+    return Portraits(images, kinds, subject, style)

@@ -9,21 +9,18 @@ change is one that can be seen.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from lorarar.atomic import atomic
 from lorarar.shoebox.world import attributes, styles, subjects, world
 from lorarar.shoebox.world.canvas import Style
 from lorarar.shoebox.world.drawing import MARKINGS, Identity
 from lorarar.shoebox.world.scene import CANVAS, COLOUR_NAMES, COLOURS, Pose
+from lorarar.shoebox.world.stored import stored
 
 ATTRIBUTES: tuple[str, ...] = ("second colour", "accent colour", "marking", "part")
 """What may change in an individual. The accent is the colour of collars, hats, badges and the like."""
@@ -214,16 +211,10 @@ def dataset(
     """Draw `groups` groups, or read them back: images (6·groups, 64, 64, 3) uint8, truths, attributes."""
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:6]
     file = Path(cache) / f"{world.VERSION}-changed-{source}-{seed}-{groups}.npz"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        jobs = [(seed, range(i, min(i + 50, groups))) for i in range(0, groups, 50)]
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            drawn = list(tqdm(pool.map(_draw_chunk, jobs), "draw", len(jobs), unit="chunk"))
-        images, truths, said = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-        with atomic(file) as aside, aside.open("wb") as stream:
-            np.savez(stream, images=images, truths=truths, said=said)
-    saved = np.load(file)
-    return saved["images"], saved["truths"], saved["said"]
+    images, truths, said = stored(
+        file, _draw_chunk, seed, groups, world.CHUNK, ("images", "truths", "said"), workers
+    )
+    return images, truths, said
 
 
 class Joined:
