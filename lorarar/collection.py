@@ -26,6 +26,8 @@ from lorarar.scales import Scale, find_scale
 from lorarar.train.pictures import read_captions
 
 SPLITS = ("train", "validation", "test")
+DRAWN_BY = "drawn by"
+"""The key of ``world.json`` that says which drawn world the pictures are of, if they are of one."""
 RARE = "sks"
 
 
@@ -76,6 +78,7 @@ class Folders:
             said = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot read {file}, which says what the pictures show: {error}") from error
+        self.drawn_by = said.get(DRAWN_BY) if isinstance(said, dict) else None
         self._known: dict[str, dict[str, dict[str, str]]] = {}
         for axis, word in (("subject", "class"), ("style", "words")):
             entries = said.get(f"{axis}s") if isinstance(said, dict) else None

@@ -1,6 +1,6 @@
 """Recipes of networks and their rivals, tables of mean coefficients, and the commands that make them."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,9 @@ from tiny import tiny_pipeline
 
 from lorarar.hypernet import Hypernetwork, Invariants, load_network
 from lorarar.lora import LoRA, LoRAError, load_coefficients, save_coefficients, save_lora
+from lorarar.merging import merge
+from lorarar.options import MergeOptions
+from lorarar.pipelines import load_pipeline
 from lorarar.scales import SCALES
 from lorarar.shoebox.world import styles, subjects
 from lorarar.study import coefficients as co
@@ -93,6 +96,7 @@ def test_networks_are_trained_once_and_measured(tmp_path, monkeypatch):
             monkeypatch.setitem(axis.SPLIT, split, axis.SPLIT[split][:2])
     scale = replace(SCALES["smoke"], hypernetwork_pairs=4)
     options = {"folder": tmp_path, "progress": False, "probes": 1, "steps": 4, "batch_size": 1, "draws": 1}
+    options["evaluations"] = 3
     wanted = {"invariants": [0], "columns, falling rate": [0]}
     found = networks.networks(scale, "cpu", wanted=wanted, **options)
     files = sorted(path.name for path in tmp_path.iterdir())
@@ -101,6 +105,8 @@ def test_networks_are_trained_once_and_measured(tmp_path, monkeypatch):
     assert isinstance(network, Invariants) and network.metadata["command"].endswith(
         "--steps 4 --batch-size 1 --draws 1"
     )
+    assert set(found["levels"]) <= {field.name for field in fields(MergeOptions)}
+    assert len(found["constants"]["levels"]) == 4
     rows = found["of"]
     assert [(row["recipe"], row["parameters"]) for row in rows] == [
         ("invariants", 3218),
@@ -117,6 +123,16 @@ def test_networks_are_trained_once_and_measured(tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     with pytest.raises(ValueError, match=r"invariants-0\.safetensors: was trained by another recipe"):
         networks.networks(scale, "cpu", wanted=wanted, **{**options, "steps": 5})
+
+
+def test_levels_as_coefficients_are_the_method_of_that_name():
+    pair = "dog #2", "watercolor painting #1"
+    weights = {"content_weight": 0.9, "style_weight": 0.6, "content_rest": 0.4, "style_rest": 0.3}
+    with ruler(load_pipeline("shoebox", "cpu"), draws=2) as measure:
+        loras = [measure.side(name).lora for name in pair]
+        by_gates = measure.rho(pair, networks.leveled(measure, pair, *weights.values()))
+        by_method = measure.merged(pair, merge(*loras, "levels", **weights)).both
+    assert by_gates == pytest.approx(by_method, rel=1e-4)
 
 
 # Tables --------------------------------------------------------------------------------------------------

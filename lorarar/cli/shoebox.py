@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorarar.atomic import atomic
+from lorarar.collection import SPLITS
 from lorarar.parser import Commands, command
 
 
@@ -74,7 +75,14 @@ def _save(name: str, found: dict, said: str, seed: int, folders: Sequence[Path])
     save_recorded(name, found, command=said, seed=seed, scale="shoebox", inputs=inside(files))
 
 
-_MORE = {"sharpness": _sharpness, "changed": _changed, "decoder": _decoder}
+def _strangers(options: argparse.Namespace, out: Path, _device: str, _: int) -> dict:
+    from lorarar.shoebox.zoo import strangers
+
+    made = strangers.draw(out, *options.sizes, seed=options.seed, split=options.split)
+    return {"world": str(made), "individuals": options.sizes[0], "styles": options.sizes[1]}
+
+
+_MORE = {"strangers": _strangers, "sharpness": _sharpness, "changed": _changed, "decoder": _decoder}
 
 
 def add_shoebox(commands: Commands) -> None:
@@ -84,7 +92,8 @@ def add_shoebox(commands: Commands) -> None:
         "shoebox",
         "Draw the world, train its miniatures (clip, vae, critic, judge, dino, base), measure the base "
         "(measure; sharpness: against drawings) and the judges on things with one change (changed); train a "
-        "sharper decoder for the latents there are (decoder).",
+        "sharper decoder for the latents there are (decoder); draw individuals and styles without a name "
+        "into folders (strangers).",
         "lorarar shoebox base --steps 7000 --out data/shoebox",
     )
     steps = ("draw", "clip", "vae", "critic", "judge", "dino", "base", "measure", *_MORE)
@@ -111,6 +120,17 @@ def add_shoebox(commands: Commands) -> None:
     parser.add_argument("--guidance", type=float, metavar="G", help="sharpness: default: the scale's")
     parser.add_argument(
         "--vae", type=Path, metavar="DIR", help="sharpness: an autoencoder in place of the base's"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs=2,
+        metavar="N",
+        default=[20, 10],
+        help="strangers: how many individuals and styles; default: 20 10",
+    )
+    parser.add_argument(
+        "--split", choices=SPLITS, default="test", help="strangers: of all of them; default: %(default)s"
     )
     parser.add_argument("--wide", action="store_true", help="decoder: twice the channels")
     parser.add_argument(
@@ -172,6 +192,8 @@ def _shoebox(options: argparse.Namespace) -> None:
         from lorarar.shoebox.models.dino import train_dino
         from lorarar.shoebox.models.judge_training import train_judge
 
+    if options.step == "strangers" and not options.out:
+        raise ValueError("strangers need a folder of their own: add --out DIR")
     out = options.out or data_folder() / "shoebox"
     device = str(find_device(options.device))
     groups = options.groups or GROUPS

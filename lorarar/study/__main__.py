@@ -36,6 +36,11 @@ from lorarar.study.times import times
 from lorarar.study.tuning import tuned
 from lorarar.study.verdicts import find_judge, judged
 
+RECORDED = (
+    "metrics", "times", "record", "tables", "judges", "tune", "ladder", "networks", "contest", "costs",
+)  # fmt: skip
+"""Steps that write a record."""
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
@@ -61,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         ("networks", "train hypernetworks by recipes that differ in one thing, measure and record them"),
         ("means", "write the mean of coefficients over pairs, for `lorarar merge --method table`"),
+        ("contest", "make and judge what a plan says, written down before, and record its answers"),
         ("costs", "count what each part of the path costs, and record it"),
     ):
         step = steps.add_parser(name, help=text, description=text)
@@ -70,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
             step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
-        if name in ("metrics", "times", "record", "tables", "judges", "tune", "ladder", "networks", "costs"):
+        if name == "contest":
+            step.add_argument("plan", type=Path, metavar="PLAN", help="such as data/plans/strangers.json")
+        if name in RECORDED:
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
             step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
@@ -118,13 +126,14 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument("--hypernetwork", type=Path, metavar="FILE", help="default: the scale's")
         step.add_argument("--names", nargs="+", metavar="NAME", help="of the split; default: all")
         step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
-        step.add_argument(
-            "--count", type=int, default=COUNT, help="images of each cell; default: %(default)s"
-        )
+        if name != "contest":
+            step.add_argument(
+                "--count", type=int, default=COUNT, help="images of each cell; default: %(default)s"
+            )
         step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/experiment/SCALE/SPLIT")
         if name == "make":
             step.add_argument("--methods", nargs="+", metavar="NAME", default=["ziplora", "joint"])
-        elif name not in ("tune", "costs"):
+        elif name not in ("tune", "costs", "contest"):
             step.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
         if name == "images":
             step.add_argument(
@@ -132,6 +141,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "costs":
             step.set_defaults(methods=None)
+        if name == "contest":
+            step.set_defaults(methods=None, count=COUNT)
         if name in ("verdicts", "tune", "costs"):
             step.add_argument("--judge", default="mars2", help="mars2, mars2=PATH_OR_URL or critic")
         if name == "times":
@@ -227,6 +238,8 @@ def _run(options: argparse.Namespace) -> None:
         say(path)
     elif options.step == "costs":
         say(_record_costs(options, run))
+    elif options.step == "contest":
+        say(_record_contest(options, run))
     elif options.step in ("times", "metrics"):
         from lorarar.records import inside, save_recorded
 
@@ -287,6 +300,24 @@ def _record_costs(options: argparse.Namespace, run: Setting) -> Path:
         command=f"{record_command('costs', run)} --judge {options.judge}",
         seed=run.seed,
         scale=run.scale.name,
+    )
+
+
+def _record_contest(options: argparse.Namespace, run: Setting) -> Path:
+    from lorarar.records import inside, save_recorded
+    from lorarar.study.contest import contest, read_plan, values
+
+    plan = read_plan(options.plan)
+    run = replace(run, count=plan.count)
+    found = contest(run, plan, find_judge(plan.judge, run.scale, options.device, run.world))
+    files = [options.plan, *(file for row in plan.rows for file in row.files)]
+    return save_recorded(
+        options.record or record_name(run.scale, options.plan.stem),
+        values(run, plan, found),
+        command=record_command(f"contest data/plans/{options.plan.name}", run),
+        seed=run.seed,
+        scale=run.scale.name,
+        inputs=inside([*files, *sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))]),
     )
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lorarar.pipelines import base_sha256, generate
 from lorarar.stamp import sha256
 from lorarar.study.cells import Setting, cell_of, tasks
-from lorarar.study.methods import METHODS, applying, find_method, make
+from lorarar.study.methods import METHODS, Method, applying, find_method, make
 from lorarar.study.training import Pair, decisive, lora_digest, seconds_since
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def images(
     run: Setting,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] | Mapping[str, Method] = tuple(METHODS),
     wanted: Iterable[Pair] | None = None,
     *,
     batch_size: int | None = None,
@@ -36,7 +36,8 @@ def images(
 
     Args:
         run: the setting.
-        methods: names, or on validation variants of them (see `find_method`).
+        methods: names, or on validation variants of them (see `find_method`); or methods by names of their
+            own, as a plan has them.
         wanted: pairs; None takes all of the run's.
         batch_size: images computed at once; None takes `lorarar.pipelines.at_once`.
         pipe: the scale's pipeline, if it is loaded already.
@@ -47,7 +48,8 @@ def images(
     Raises:
         ValueError: unknown method, a pair that is not of the run, or a LoRA or the hypernetwork is missing.
     """
-    known = {name: find_method(name, run.split) for name in methods}
+    own = isinstance(methods, Mapping)
+    known = dict(methods) if own else {name: find_method(name, run.split) for name in methods}
     if any(method.hypernetwork for method in known.values()) and not run.hypernetwork.is_file():
         raise ValueError(
             f"no hypernetwork {run.hypernetwork}: make it with `lorarar train-hypernetwork "

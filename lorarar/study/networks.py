@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import minimize
 from tqdm import tqdm
 
 from lorarar.hypernet import PARTS, Network, layers_of, load_network
+from lorarar.merging import Gates
 from lorarar.options import HypernetworkOptions, values
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import Scale, find_scale
@@ -167,6 +169,32 @@ def _strangers(pair: Pair, pairs: Sequence[Pair], count: int = 2) -> list[Pair]:
     return [other for other in (*pairs[after:], *pairs[:after]) if not set(other) & set(pair)][:count]
 
 
+def fitted_levels(measure: Ruler, pairs: Sequence[Pair], evaluations: int = 60) -> dict[str, float]:
+    """Find the four constants of `lorarar.merging.levels` with the lowest mean ρ over some pairs.
+
+    What a network that says the same to everything could say at best. Nelder and Mead's simplex, from 0.7.
+    """
+    options = ("content_weight", "style_weight", "content_rest", "style_rest")
+
+    def error(values: np.ndarray) -> float:
+        return float(np.mean([measure.rho(pair, leveled(measure, pair, *values)) for pair in pairs]))
+
+    start = np.full(4, CONSTANTS["sum at 0.7"])
+    found = minimize(error, start, method="Nelder-Mead", options={"maxfev": evaluations, "xatol": 0.01})
+    return {name: round(float(value), 2) for name, value in zip(options, found.x, strict=True)}
+
+
+def leveled(
+    measure: Ruler, pair: Pair, content: float, style: float, content_rest: float, style_rest: float
+) -> Gates:
+    """Return levels as coefficients: two constants for query and output, two for key and value."""
+    lora = measure.side(pair[0]).lora
+    parts = layers_of(lora, HypernetworkOptions.parts)
+    return co.constant(lora, content_rest, style_rest) | {
+        layer: gates for layer, gates in co.constant(lora, content, style).items() if layer in parts
+    }
+
+
 def networks(
     scale: str | Scale = "shoebox",
     device: str | None = None,
@@ -174,6 +202,7 @@ def networks(
     wanted: Mapping[str, Sequence[int]] | None = None,
     folder: Path | None = None,
     probes: int = DRAWS,
+    evaluations: int = 60,
     progress: bool = True,
     **changes: Any,
 ) -> dict[str, Any]:
@@ -185,11 +214,13 @@ def networks(
         wanted: recipe → seeds; None takes all recipes with seed 0.
         folder: of the networks; None takes ``runs/networks/SCALE``.
         probes: of each LoRA, by which ρ is measured.
+        evaluations: of mean ρ, to fit the levels.
         progress: show bars.
         **changes: of single options of all recipes but the shipped one, such as fewer ``steps``.
 
     Returns:
-        {"new pairs", "changes", "constants": {name: one ρ for each new pair}, "of": [{"recipe", "seed",
+        {"new pairs", "changes", "constants": {name: one ρ for each new pair}, "levels": the four constants
+        that are best on training pairs, among the constants too, "of": [{"recipe", "seed",
         "parameters", "sha256", "known pairs", "known": {rival: one ρ a pair}, "new": …}]}. The known pairs
         are of each network's own training.
     """
@@ -209,6 +240,9 @@ def networks(
             name: [measure.rho(pair, co.constant(lora, value)) for pair in new]
             for name, value in CONSTANTS.items()
         }
+        taught = disjoint(training_pairs(load_network(files[0][2])), KNOWN)
+        levels = fitted_levels(measure, taught, evaluations)
+        constants["levels"] = [measure.rho(pair, leveled(measure, pair, *levels.values())) for pair in new]
         for name, seed, path in tqdm(files, "networks", disable=not progress):
             network = load_network(path)
             known = disjoint(training_pairs(network), KNOWN)
@@ -223,4 +257,4 @@ def networks(
                     "new": rivals(measure, network, new),
                 }
             )
-    return {"new pairs": new, "changes": changes, "constants": constants, "of": rows}
+    return {"new pairs": new, "changes": changes, "constants": constants, "levels": levels, "of": rows}

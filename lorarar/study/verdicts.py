@@ -18,6 +18,7 @@ from lorarar.collection import Collection
 from lorarar.judging import Verdicts, majority, votes
 from lorarar.scales import Scale, data_folder, find_scale, local
 from lorarar.shoebox import zoo
+from lorarar.shoebox.world.world import VERSION
 from lorarar.study.cells import Setting, cell_of
 from lorarar.study.images import read_cell
 from lorarar.study.methods import METHODS
@@ -49,11 +50,11 @@ def find_judge(
         ValueError: unknown judge, or its model is missing.
     """
     kind, _, source = name.partition("=")
-    if kind == "critic" and world is not zoo:
+    if kind == "critic" and world is not zoo and getattr(world, "drawn_by", None) != VERSION:
         raise ValueError("the critic knows the drawn world alone: choose mars2 or mars2=SOURCE")
     if kind == "critic" and not source:
-        critic = zoo.load_critic()
-        return Judge(name, _folder_hash(data_folder() / "shoebox" / "critic"), partial(zoo.shows, critic))
+        shows = partial(zoo.shows, zoo.load_critic(), world=world)
+        return Judge(name, _folder_hash(data_folder() / "shoebox" / "critic"), shows)
     if kind != "mars2":
         raise ValueError(f"no judge {name!r}: choose critic, mars2 or mars2=SOURCE")
     from lorarar.judging import judges

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lorarar.collection import Collection
 from lorarar.lora import load_lora
 from lorarar.pipelines import generate, load_pipeline, loaded
 from lorarar.scales import Scale, data_folder, find_scale
 from lorarar.shoebox.models.critic import Critic
 from lorarar.shoebox.world.scene import SIZE
-from lorarar.shoebox.zoo.names import axis, class_of, expand, file_of, folder, pictures, tests, words
+from lorarar.shoebox.zoo import names as drawn
+from lorarar.shoebox.zoo.names import axis, class_of, expand, file_of, folder, tests, words
 from lorarar.shoebox.zoo.training import train
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ CANDIDATES: tuple[dict[str, float], ...] = (
 """Changes of a scale's recipes, one thing at a time, among which `choose` measures."""
 
 
-def shows(critic: Critic, name: str, images: np.ndarray) -> np.ndarray:
-    """Tell which images (n, h, w, 3) uint8 show a subject or style, by the critic: (n,) bool.
+def shows(critic: Critic, name: str, images: np.ndarray, world: Collection = drawn) -> np.ndarray:
+    """Tell which images (n, h, w, 3) uint8 show a subject or style of a world, by the critic: (n,) bool.
 
     The references are views that no LoRA was trained on, so a copied pose earns nothing.
     """
@@ -50,7 +52,7 @@ def shows(critic: Critic, name: str, images: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
         small = torch.nn.functional.interpolate(pixels, (SIZE, SIZE), mode="area")
         images = small.permute(0, 2, 3, 1).round().byte().numpy()
-    return critic.same(axis(name), pictures(name, seed=1)[0], images)
+    return critic.same(world.axis(name), np.stack(world.pictures(name, seed=1)[0]), images)
 
 
 def load_critic() -> Critic:

@@ -1,0 +1,164 @@
+"""A contest by a plan: what is written down is what is made, judged and answered."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lorarar.collection import Folders
+from lorarar.judging import Verdicts
+from lorarar.shoebox import zoo
+from lorarar.shoebox.world import styles, subjects
+from lorarar.shoebox.zoo import strangers
+from lorarar.study import contest
+from lorarar.study.verdicts import find_judge
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return strangers.draw(tmp_path_factory.mktemp("drawn") / "strangers", 3, 2, seed=7, split="test")
+
+
+def test_strangers_are_a_collection_like_the_zoo(root):
+    world = Folders(root)
+    individuals, looks = world.split("test")
+    assert (len(individuals), len(looks)) == (3, 2)
+    assert len({world.class_of(name) for name in individuals}) == 3
+    for name in (*individuals, *looks):
+        axis = world.axis(name)
+        images, captions = world.pictures(name)
+        others, _ = world.pictures(name, seed=1)
+        assert len(images) == zoo.VIEWS[axis] and len(others) == zoo.REFERENCES[axis]
+        assert all(image.shape == (64, 64, 3) for image in (*images, *others))
+        assert not any(np.array_equal(one, two) for one in images for two in others)
+    assert captions[0].endswith(f"in {world.family(looks[-1])} style")
+    assert world.pictures(individuals[0])[1] == [f"a sks {world.class_of(individuals[0])}"] * 5
+
+
+def test_strangers_are_the_seeds_and_no_others(root, tmp_path):
+    again = strangers.draw(tmp_path / "again", 3, 2, seed=7, split="test")
+    files = sorted(path.relative_to(root) for path in root.rglob("*.*"))
+    assert all((again / file).read_bytes() == (root / file).read_bytes() for file in files)
+    other = Folders(strangers.draw(tmp_path / "other", 3, 2, seed=8, split="train"))
+    assert not np.array_equal(
+        other.pictures(other.names[0])[0][0], Folders(root).pictures(Folders(root).names[0])[0][0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "split", "said"), [((0, 1), "test", "at least 1"), ((1, 1), "all", "split")]
+)
+def test_strangers_that_cannot_be(tmp_path, sizes, split, said):
+    with pytest.raises(ValueError, match=said):
+        strangers.draw(tmp_path / "new", *sizes, seed=0, split=split)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_full_folder_is_left_alone(root):
+    with pytest.raises(ValueError, match="name a new folder"):
+        strangers.draw(root, 1, 1, seed=0, split="test")
+
+
+def test_classes_come_in_turn():
+    rng = np.random.default_rng(0)
+    found = strangers._in_turn(rng, subjects.CLASSES, 2 * len(subjects.CLASSES))
+    assert all(found.count(cls) == 2 for cls in subjects.CLASSES)
+    assert len(set(strangers._in_turn(rng, styles.FAMILIES, 5))) == 5
+
+
+def test_the_critic_knows_strangers_and_no_folders_of_others(root, tmp_path):
+    world = Folders(root)
+    judge = find_judge("critic", world=world)
+    name, other = world.split("test")[0][:2]
+    seen = np.stack(world.pictures(name)[0])
+    assert judge.shows(name, seen).mean() > 0.7 > 0.3 > judge.shows(other, seen).mean()
+    said = json.loads((root / "world.json").read_text())
+    (tmp_path / "world.json").write_text(json.dumps({k: said[k] for k in ("subjects", "styles")}))
+    for axis in ("subjects", "styles"):
+        (tmp_path / axis).symlink_to(root / axis)
+    with pytest.raises(ValueError, match="drawn world alone"):
+        find_judge("critic", world=Folders(tmp_path))
+
+
+PLAN = {
+    "judge": "critic",
+    "count": 2,
+    "rows": {
+        "plain sum": {"method": "direct"},
+        "tuned sum": {"method": "direct", "options": {"content_weight": 0.8}},
+        "shipped": {"method": "lorarar", "files": ["data/hypernetworks/shoebox.safetensors"]},
+    },
+    "questions": [["shipped", "plain sum", 0]],
+}
+
+
+def plan(tmp_path, **changes):
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(PLAN | changes))
+    return file
+
+
+def test_a_plan_is_read(tmp_path):
+    found = contest.read_plan(plan(tmp_path))
+    assert [row.entrants[0][0] for row in found.rows] == ["plain-sum", "tuned-sum", "shipped-0"]
+    assert found.questions == (("shipped", "plain sum", 0.0),)
+    assert contest.method_of(found.rows[1], None).options == {"content_weight": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rows": {"a": {"method": "magic"}}}, "no method 'magic'"),
+        ({"rows": {"a": {"method": "lorarar"}}}, "needs files"),
+        ({"rows": {"a": {"method": "direct", "files": ["x"]}}}, "takes no files"),
+        ({"rows": {"a": {"method": "table", "files": ["nowhere"]}}}, "there is no file"),
+        ({"questions": [["a", "b", 0]]}, "which is no row"),
+        ({"questions": 3}, "is no plan"),
+    ],
+)
+def test_a_plan_that_is_none(tmp_path, changes, said):
+    with pytest.raises(ValueError, match=said):
+        contest.read_plan(plan(tmp_path, **changes))
+
+
+def test_a_difference_has_the_luck_of_every_training_in_it():
+    rng = np.random.default_rng(0)
+    one = rng.random((3, 6, 5)) + np.array([0.0, 0.3, 0.6])[:, None, None]  # trainings differ much
+    other = rng.random((1, 6, 5))
+    with_luck = contest.difference(one, other)
+    without = contest.difference(one.mean(0, keepdims=True), other)
+    assert np.isclose(with_luck.value, (one.mean(0) - other[0]).mean())
+    assert np.isclose(with_luck.value, without.value)
+    assert with_luck.high - with_luck.low > 1.3 * (without.high - without.low)
+    both = contest.difference(one, one[::-1])
+    assert np.isclose(both.value, 0) and both.high - both.low > with_luck.high - with_luck.low
+
+
+def test_an_answer_is_open_unless_the_interval_says():
+    from lorarar.study.statistics import Entry
+
+    assert contest.answer(Entry(0.1, 0.02, 0.2), 0) == "yes"
+    assert contest.answer(Entry(-0.1, -0.2, -0.02), 0) == "no"
+    assert contest.answer(Entry(0.0, -0.02, 0.02), 0) == "open"
+    assert contest.answer(Entry(0.0, -0.02, 0.02), -3) == "yes"  # not worse by three points
+
+
+def test_what_is_recorded_follows_from_the_verdicts(tmp_path):
+    class Run:
+        subjects, styles, seeds = ("a", "b"), ("c", "d", "e"), [0, 1]
+
+    rng = np.random.default_rng(1)
+    said = [Verdicts(*(rng.random((6, 2)) < 0.5 for _ in range(3))) for _ in range(3)]
+    found = {"plain sum": said[:1], "tuned sum": said[1:2], "shipped": said}
+    values = contest.values(Run, contest.read_plan(plan(tmp_path)), found)
+    assert values["rows"]["shipped"]["trainings"] == [float(one.right.mean()) for one in said]
+    entry = values["questions"][0]
+    expected = np.mean([one.right.mean() for one in said]) - said[0].right.mean()
+    assert np.isclose(entry["difference"].value, expected)
+
+
+def test_pictures_of_strangers_are_files_anybody_can_open(root):
+    for file in root.rglob("*.png"):
+        with Image.open(file) as image:
+            assert image.size == (64, 64)
