@@ -55,3 +55,12 @@ def rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 def budgets() -> Styler:
     """Return the table of the record ``budgets``."""
     return table(rows(recorded("budgets")), {"Memory, GB": ".1f", "TFLOP": ".1f"})
+
+
+def rehearsal() -> Styler:
+    """Return the table of the record ``rehearsal``: each command's seconds and peak memory."""
+    found = [
+        {"Command": stage["name"], "Seconds": stage["seconds"], "Memory, GB": stage["memory"] / 1e9}
+        for stage in recorded("rehearsal")["stages"]
+    ]
+    return table(found, {"Seconds": ".0f", "Memory, GB": ".1f"})

@@ -182,6 +182,15 @@ def rehearse(
     return stages
 
 
+def record(name: str, stages: Sequence[Stage], scale: str, size: int, steps: int, device: str) -> Path:
+    """Keep the stages of a rehearsal as a recorded run."""
+    from lorarar.records import save_recorded
+
+    said = f"lorarar rehearse --scale {scale} --size {size} --steps {steps} --device {device} --record {name}"
+    values = {"size": size, "steps": steps, "stages": [stage._asdict() for stage in stages]}
+    return save_recorded(name, values, command=said, seed=0, scale=scale)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="lorarar rehearse",
@@ -203,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", metavar="SOURCE", help="default: the shoebox's")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
     parser.add_argument("--json", action="store_true", help="print the stages as JSON")
+    parser.add_argument("--record", metavar="NAME", help="keep them in data/recorded")
     return parser
 
 
@@ -239,6 +249,8 @@ def _run(options: argparse.Namespace) -> int:
             tiny=options.tiny,
             report=report,
         )
+    if options.record:
+        record(options.record, stages, options.scale, size, options.steps, device)
     if options.json:
         print(json.dumps([stage._asdict() for stage in stages], indent=1))
     return 0 if all(stage.finite for stage in stages) else 1
