@@ -131,6 +131,8 @@ def test_a_difference_has_the_luck_of_every_training_in_it():
     assert np.isclose(with_luck.value, (one.mean(0) - other[0]).mean())
     assert np.isclose(with_luck.value, without.value)
     assert with_luck.high - with_luck.low > 1.3 * (without.high - without.low)
+    fewer = contest.difference(one, other[:, :4])  # made for the first four subjects alone
+    assert np.isclose(fewer.value, (one.mean(0)[:4] - other[0, :4]).mean())
     both = contest.difference(one, one[::-1])
     assert np.isclose(both.value, 0) and both.high - both.low > with_luck.high - with_luck.low
 

@@ -7,6 +7,7 @@ A plan is a JSON file under version control, so that the history shows which cam
               "LoRA.rar": {"method": "lorarar", "files": ["data/hypernetworks/shoebox.safetensors"]}},
      "questions": [["LoRA.rar", "tuned sum", 0]]}
 
+A row with "subjects": 10 is made for the first ten alone, as what takes minutes a pair, and compared there.
 A row with several files is one thing that was trained several times: their luck is resampled with subjects
 and styles (`lorarar.study.statistics`). A question [one, other, margin] asks whether the first is ahead of
 the second by more than ``margin`` points: yes if the interval of the difference lies above it, no if it lies
@@ -50,6 +51,7 @@ class Row:
     method: str
     options: Mapping[str, Any]
     files: tuple[Path, ...]
+    subjects: int | None = None
 
     @property
     def entrants(self) -> list[tuple[str, Path | None]]:
@@ -80,7 +82,13 @@ def read_plan(path: Path) -> Plan:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         rows = tuple(
-            Row(name, row["method"], row.get("options", {}), tuple(ROOT / f for f in row.get("files", ())))
+            Row(
+                name,
+                row["method"],
+                row.get("options", {}),
+                tuple(ROOT / file for file in row.get("files", ())),
+                row.get("subjects"),
+            )
             for name, row in said["rows"].items()
         )
         questions = tuple((str(one), str(other), float(by)) for one, other, by in said["questions"])
@@ -132,15 +140,16 @@ def contest(run: Setting, plan: Plan, by: Judge) -> dict[str, list[Verdicts]]:
     for row in plan.rows:
         found[row.name] = []
         for name, file in row.entrants:
-            own = replace(run, hypernetwork=file) if row.method == "lorarar" and file else run
+            own = replace(run, subjects=run.subjects[: row.subjects])
+            own = replace(own, hypernetwork=file) if row.method == "lorarar" and file else own
             images(own, {name: method_of(row, file)}, pipe=pipe)
             found[row.name].append(judged(own, by, [name])[name])
     return found
 
 
-def scores(said: Sequence[Verdicts], subjects: int) -> np.ndarray:
+def scores(said: Sequence[Verdicts], styles: int) -> np.ndarray:
     """Return the share of images that are right of each training and pair: (trainings, subjects, styles)."""
-    return np.stack([grid(verdicts, subjects) for verdicts in said])
+    return np.stack([grid(verdicts, len(verdicts.right) // styles) for verdicts in said])
 
 
 def mean(rows: np.ndarray) -> Entry:
@@ -151,10 +160,11 @@ def mean(rows: np.ndarray) -> Entry:
 def difference(one: np.ndarray, other: np.ndarray) -> Entry:
     """Return the mean difference of two rows (trainings, subjects, styles), over all that varies.
 
-    Both rows share the draws of subjects and styles; their trainings have nothing to do with one another, so
-    each has draws of its own.
+    The subjects are those that both have, the first. Both rows share the draws of subjects and styles; their
+    trainings have nothing to do with one another, so each has draws of its own.
     """
-    gaps = one[:, None] - other[None]  # (trainings, trainings, subjects, styles)
+    both = min(one.shape[1], other.shape[1])
+    gaps = one[:, None, :both] - other[None, :, :both]  # (trainings, trainings, subjects, styles)
     several = [axis for axis in (0, 1) if gaps.shape[axis] > 1]
     gaps = gaps.squeeze(tuple(axis for axis in (0, 1) if axis not in several))
     return crossed(gaps, factors=2 + len(several))
@@ -167,7 +177,7 @@ def answer(gap: Entry, margin: float) -> str:
 
 def values(run: Setting, plan: Plan, found: Mapping[str, Sequence[Verdicts]]) -> dict[str, Any]:
     """Return what is recorded: verdicts, means and answers."""
-    shares = {name: scores(said, len(run.subjects)) for name, said in found.items()}
+    shares = {name: scores(said, len(run.styles)) for name, said in found.items()}
     gaps = [(one, other, by, difference(shares[one], shares[other])) for one, other, by in plan.questions]
     return {
         "judge": plan.judge,
@@ -176,6 +186,7 @@ def values(run: Setting, plan: Plan, found: Mapping[str, Sequence[Verdicts]]) ->
         "seeds": run.seeds,
         "rows": {
             name: {
+                "subjects": share.shape[1],
                 "right": mean(share),
                 "trainings": [float(one.mean()) for one in share],
                 "verdicts": [written(one) for one in found[name]],

@@ -1,0 +1,216 @@
+"""Chapter 11, the question: one number, a table, a network that looks, an optimum; which does it take?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from lorarar.bookkit import figures
+from lorarar.bookkit import style as look
+from lorarar.bookkit.claims import Claim, sign_verdict, verdict
+from lorarar.bookkit.facts import Facts
+from lorarar.bookkit.figures import legend_below
+from lorarar.bookkit.records import recorded as record
+from lorarar.bookkit.records import suffix
+from lorarar.bookkit.tables import table
+from lorarar.scales import data_folder
+from lorarar.shoebox.world import subjects
+from lorarar.study.statistics import Entry, crossed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+    from torch import Tensor
+
+PAIR = ("bear plushie", "watercolor painting #1")
+
+COLUMNS, INVARIANTS = "the same, inputs of rms 1", "invariants"
+"""The recipes that are compared: LoRA.rar's network trained to its end, and the one that reads invariants."""
+CALLED = {COLUMNS: "LoRA.rar, converged", INVARIANTS: "invariants"}
+RIVALS = {
+    "own": "its answer",
+    "other pairs' answers": "to other pairs",
+    "its layers' means": "layer means",
+    "table by layer": "a table",
+}
+"""What a network says, and what it says when it does not look, as the figure calls them."""
+
+ENDS = ("", "_low", "_high")
+
+
+def shipped(recipe: str, seed: int = 0) -> Path:
+    """Return the file of a network of `lorarar.study.networks.RECIPES`."""
+    from lorarar.shoebox import zoo
+
+    return data_folder() / "hypernetworks" / "trials" / f"{zoo.slug(recipe)}-{seed}.safetensors"
+
+
+# ---------------------------------------------------------------- numbers from shipped files
+
+
+def recorded(scale: str = "shoebox") -> Facts:
+    """Return the numbers from shipped files: ρ of networks and rivals, and the contest on strangers."""
+    return Facts(_errors(scale), _contest(scale))
+
+
+def errors(scale: str = "shoebox") -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Return ρ: {recipe: {"known" or "new": {rival: (seeds, pairs)}}}, new pairs as (seeds, subjects, styles)."""
+    run = record(f"networks{suffix(scale)}")
+    found = {}
+    for recipe in CALLED:
+        rows = [row for row in run["of"] if row["recipe"] == recipe]
+        found[recipe] = {
+            "known": {rival: np.array([row["known"][rival] for row in rows]) for rival in RIVALS},
+            "new": {rival: np.array([_grid(row["new"][rival]) for row in rows]) for rival in RIVALS},
+        }
+    return found
+
+
+def constants(scale: str = "shoebox") -> dict[str, np.ndarray]:
+    """Return ρ on new pairs, (subjects, styles), of constants and of ZipLoRA."""
+    run = {name: _grid(rho) for name, rho in record(f"networks{suffix(scale)}")["constants"].items()}
+    return run | {"ZipLoRA": _grid(record(f"rho{suffix(scale)}")["ladder"]["new"]["ZipLoRA"])}
+
+
+def _grid(values: Sequence[float]) -> np.ndarray:
+    """Values of the validation pairs as (subjects, styles)."""
+    return np.reshape(values, (len(subjects.SPLIT["validation"]), -1))
+
+
+def _errors(scale: str) -> dict[str, float]:
+    found, still = errors(scale), constants(scale)
+    run = record(f"networks{suffix(scale)}")
+    facts: dict[str, float] = {
+        "sum_new": still["plain sum"].mean(),
+        "even_new": still["sum at 0.7"].mean(),
+        "half_new": still["half sum"].mean(),
+        "levels_new": still["levels"].mean(),
+        "zip_new": still["ZipLoRA"].mean(),
+        "validation_pairs": still["ZipLoRA"].size,
+        **{f"levels_{name}": value for name, value in run["levels"].items()},
+    }
+    for key, recipe in (("columns", COLUMNS), ("invariants", INVARIANTS)):
+        new, known = found[recipe]["new"], found[recipe]["known"]
+        facts |= {
+            f"{key}_known": known["own"].mean(),
+            f"{key}_new": new["own"].mean(),
+            f"{key}_other": new["other pairs' answers"].mean(),
+            f"{key}_layers": new["its layers' means"].mean(),
+            f"{key}_table": new["table by layer"].mean(),
+            f"{key}_worst": new["own"].mean((1, 2)).max(),
+            f"{key}_best": new["own"].mean((1, 2)).min(),
+            f"{key}_trainings": len(new["own"]),
+            f"{key}_size": next(row["parameters"] for row in run["of"] if row["recipe"] == recipe),
+        }
+        for rival, gap in (
+            ("levels", still["levels"][None] - new["own"]),
+            ("table", new["table by layer"] - new["own"]),
+            ("zip", new["own"] - still["ZipLoRA"][None]),
+        ):
+            ends = crossed(gap, factors=3)
+            facts |= {f"{key}_{rival}_gap{end}": x for end, x in zip(ENDS, ends, strict=True)}
+    return facts
+
+
+def _contest(scale: str) -> dict[str, float]:
+    run = record(f"strangers{suffix(scale)}")
+    facts: dict[str, float] = {
+        "individuals": len(run["subjects"]),
+        "looks": len(run["styles"]),
+        "large_pairs": len(run["subjects"]) * len(run["styles"]),
+        "images": len(run["seeds"]),
+    }
+    for name, row in run["rows"].items():
+        facts |= {
+            f"right_{_key(name)}{end}": x for end, x in zip(ENDS, row["right"], strict=True)
+        }
+    for asked in run["questions"]:
+        name = f"{_key(asked['one'])}_{_key(asked['other'])}"
+        facts |= {f"{name}{e}": 100 * x for e, x in zip(ENDS, asked["difference"], strict=True)}
+    return facts
+
+
+def _key(row: str) -> str:
+    """Return a row's name as a fact is called."""
+    return row.lower().replace("lora.rar", "rar").replace(", ", "_").replace(" ", "_")
+
+
+# ---------------------------------------------------------------- numbers of this run
+
+
+def live(rho: Mapping[str, float], milliseconds: float) -> Facts:
+    """Return what the chapter computed: ρ of its pair by merge, and what the new network takes for a pair."""
+    return Facts({f"one_{_key(name)}": value for name, value in rho.items()}, milliseconds=milliseconds)
+
+
+# ---------------------------------------------------------------- figures
+
+
+def answers_figure(numbers: Tensor, m_c: Tensor, m_s: Tensor) -> Figure:
+    """Show a layer's coefficients (in,) over the logarithm of the ratio of the columns' norms."""
+    figure, panels = plt.subplots(1, 2, figsize=(look.WIDTH, 3.4), sharex=True, sharey=True, layout="constrained")
+    for axes, m, name in zip(panels, (m_c, m_s), ("subject", "style"), strict=True):
+        dots = axes.scatter(numbers[:, 3], m, c=numbers[:, 0], cmap=look.DIVERGING, vmin=-0.5, vmax=0.5, s=18)
+        axes.set_title(name)
+        axes.axhline(1, color=look.GREY, linestyle=":")
+    panels[0].set_ylabel("coefficient")
+    figure.supxlabel("log of the subject's norm over the style's", size=look.SIZE)
+    figure.colorbar(dots, ax=panels, label="cosine", shrink=0.9)
+    return figure
+
+
+def errors_figure(scale: str = "shoebox") -> Figure:
+    """Show ρ on new LoRAs with intervals: constants, either network when it looks and when not, ZipLoRA."""
+    found, still = errors(scale), constants(scale)
+    rows = {name: crossed(still[name]) for name in ("half sum", "sum at 0.7", "levels")}
+    colours = {}
+    for recipe, called in CALLED.items():
+        shade = look.MERGED if recipe == INVARIANTS else look.OTHER
+        for rival, said in RIVALS.items():
+            name = f"{called}: {said}"
+            rows[name] = crossed(found[recipe]["new"][rival], factors=3)
+            colours[name] = shade
+    rows["ZipLoRA"] = crossed(still["ZipLoRA"])
+    colours["ZipLoRA"] = look.SUBJECT
+    figure = figures.forest(rows, label="ρ on new LoRAs", colours=colours, percent=False)
+    axes = figure.axes[0]
+    places = {name: place for place, name in enumerate(rows)}
+    for place, recipe in enumerate(CALLED):
+        where = places[f"{CALLED[recipe]}: {RIVALS['own']}"]
+        known = found[recipe]["known"]["own"].mean()
+        axes.plot(
+            known, where, "o", markerfacecolor="none", markeredgecolor=look.INK, markersize=8, linewidth=0,
+            label=None if place else "on training pairs",
+        )  # fmt: skip
+    axes.set_xlim(0, None)
+    legend_below(figure)
+    return figure
+
+
+def contest_figure(scale: str = "shoebox") -> Figure:
+    """Show the share of images that are right of each row of the contest, with its interval."""
+    run = record(f"strangers{suffix(scale)}")
+    entries = {name: row["right"] for name, row in run["rows"].items()}
+    colours = {"invariants": look.MERGED, "ZipLoRA": look.SUBJECT}
+    colours |= {name: look.OTHER for name in entries if name.startswith("LoRA.rar")}
+    return figures.forest(entries, label="share right", colours=colours)
+
+
+def questions_table(scale: str = "shoebox") -> Styler:
+    """Show the questions of the plan, each with its difference and its answer."""
+    return table([_asked(one) for one in record(f"strangers{suffix(scale)}")["questions"]])
+
+
+def _asked(question: Mapping[str, Any]) -> dict[str, str]:
+    by = question["margin"]
+    ahead = "ahead of" if not by else f"at most {-by:g} points behind"
+    return {
+        "Question": f"Is {question['one']} {ahead} {question['other']}?",
+        "Difference": look.points(Entry(*question["difference"])),
+        "Answer": question["answer"],
+    }
