@@ -58,7 +58,8 @@ unit: $(READY)
 # Gradio wants older versions than the pinned ones, so that it stands apart.
 test-ui:
 	$(PYTHON) -m venv .venv-ui
-	.venv-ui/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test-ui]'
+	.venv-ui/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-ui.txt \
+	    -e '.[test-ui]'
 	$(ALONE) .venv-ui/bin/python -m pytest tests/test_ui.py tests/test_people_page.py tests/test_served.py \
 	    tests/test_comfyui.py
 

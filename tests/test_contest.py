@@ -1,17 +1,25 @@
 """A contest by a plan: what is written down is what is made, judged and answered."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lorarar.collection import Folders
-from lorarar.judging import Verdicts
+from lorarar.lora import load_lora
+from lorarar.pipelines import load_pipeline
+from lorarar.scales import SCALES
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
 from lorarar.shoebox.zoo import strangers
+from lorarar.shoebox.zoo.training import train
+from lorarar.study import coefficients as co
 from lorarar.study import contest
+from lorarar.study.cells import setting
+from lorarar.study.ruler import ruler
+from lorarar.study.training import with_pictures
 from lorarar.study.verdicts import find_judge
 
 
@@ -82,7 +90,7 @@ def test_the_critic_knows_strangers_and_no_folders_of_others(root, tmp_path):
 
 
 PLAN = {
-    "judge": "critic",
+    "measure": "critic",
     "count": 2,
     "rows": {
         "plain sum": {"method": "direct"},
@@ -146,18 +154,46 @@ def test_an_answer_is_open_unless_the_interval_says():
     assert contest.answer(Entry(0.0, -0.02, 0.02), -3) == "yes"  # not worse by three points
 
 
-def test_what_is_recorded_follows_from_the_verdicts(tmp_path):
+@pytest.mark.parametrize(("measure", "sign"), [("critic", 1), ("rho", -1)])
+def test_what_is_recorded_follows_from_the_pairs(tmp_path, measure, sign):
     class Run:
         subjects, styles, seeds = ("a", "b"), ("c", "d", "e"), [0, 1]
 
     rng = np.random.default_rng(1)
-    said = [Verdicts(*(rng.random((6, 2)) < 0.5 for _ in range(3))) for _ in range(3)]
-    found = {"plain sum": said[:1], "tuned sum": said[1:2], "shipped": said}
-    values = contest.values(Run, contest.read_plan(plan(tmp_path)), found)
-    assert values["rows"]["shipped"]["trainings"] == [float(one.right.mean()) for one in said]
-    entry = values["questions"][0]
-    expected = np.mean([one.right.mean() for one in said]) - said[0].right.mean()
-    assert np.isclose(entry["difference"].value, expected)
+    found = {
+        "plain sum": rng.random((1, 2, 3)),
+        "tuned sum": rng.random((1, 2, 3)),
+        "shipped": rng.random((3, 2, 3)),
+    }
+    values = contest.values(Run, contest.read_plan(plan(tmp_path, measure=measure)), found)
+    assert values["rows"]["shipped"]["trainings"] == [float(one.mean()) for one in found["shipped"]]
+    ahead = values["questions"][0]["lead"]
+    assert np.isclose(ahead.value, sign * (found["shipped"].mean() - found["plain sum"].mean()))
+
+
+@pytest.mark.slow
+def test_a_contest_by_rho_measures_merges_and_goes_on_where_it_stopped(root, tmp_path, monkeypatch):
+    scale = replace(SCALES["smoke"], ziplora=replace(SCALES["smoke"].ziplora, steps=1))
+    world = Folders(root)
+    train(world.names, tmp_path / "loras", scale, world=world, progress=False)
+    run = setting("test", scale, loras=tmp_path / "loras", out=tmp_path / "out", world=world, progress=False)
+    rows = PLAN["rows"] | {"ZipLoRA": {"method": "ziplora", "subjects": 1}}
+    rows |= {"halves": {"method": "levels", "options": {"content_weight": 0.5, "style_weight": 0.5}}}
+    written = contest.read_plan(plan(tmp_path, measure="rho", rows=rows))
+    found = contest.contest(run, written)
+    assert {name: one.shape for name, one in found.items()} == {
+        "plain sum": (1, 3, 2), "tuned sum": (1, 3, 2), "shipped": (1, 3, 2), "ZipLoRA": (1, 1, 2),
+        "halves": (1, 3, 2),
+    }  # fmt: skip
+    # By the other way that ρ has, from coefficients.
+    pair = run.pairs[3]
+    loras = {name: load_lora(world.file_of(name, run.loras)) for name in pair}
+    sides = {name: with_pictures(name, lora, world) for name, lora in loras.items()}
+    with ruler(load_pipeline(scale, "cpu"), sides=sides) as measure:
+        gates = co.constant(loras[pair[0]], 0.5)
+        assert found["halves"].ravel()[3] == pytest.approx(measure.rho(pair, gates), rel=1e-3)
+    monkeypatch.setattr(contest, "merge", None)  # nothing is merged or measured twice
+    assert all(np.array_equal(one, found[name]) for name, one in contest.contest(run, written).items())
 
 
 def test_pictures_of_strangers_are_files_anybody_can_open(root):

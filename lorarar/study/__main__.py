@@ -309,7 +309,7 @@ def _record_contest(options: argparse.Namespace, run: Setting) -> Path:
 
     plan = read_plan(options.plan)
     run = replace(run, count=plan.count)
-    found = contest(run, plan, find_judge(plan.judge, run.scale, options.device, run.world))
+    found = contest(run, plan)
     files = [options.plan, *(file for row in plan.rows for file in row.files)]
     return save_recorded(
         options.record or record_name(run.scale, options.plan.stem),
@@ -357,6 +357,7 @@ def _record_networks(options: argparse.Namespace) -> Path:
     words = ["lorarar study networks --scale", scale.name, "--recipes", *map(repr, recipes)]
     words += ["--seeds", *map(str, seeds)]
     words += [f"--{name.replace('_', '-')} {value}" for name, value in changes.items()]
+    words += [f"--out {inside([options.out])[0]}"] if options.out and inside([options.out]) else []
     names = [
         name for axis in (subjects, styles) for name in (*axis.SPLIT["train"], *axis.SPLIT["validation"])
     ]

@@ -2,41 +2,47 @@
 
 A plan is a JSON file under version control, so that the history shows which came first:
 
-    {"judge": "critic", "count": 4,
+    {"measure": "critic", "count": 4,
      "rows": {"tuned sum": {"method": "direct", "options": {"content_weight": 0.8, "style_weight": 0.6}},
               "LoRA.rar": {"method": "lorarar", "files": ["data/hypernetworks/shoebox.safetensors"]}},
      "questions": [["LoRA.rar", "tuned sum", 0]]}
 
 A row with "subjects": 10 is made for the first ten alone, as what takes minutes a pair, and compared there.
+The measure is a judge's, who says which of ``count`` images of a pair are right, or ``rho``, the error of a
+merge (`lorarar.study.ruler`), which needs no images and is better when it is lower.
 A row with several files is one thing that was trained several times: their luck is resampled with subjects
 and styles (`lorarar.study.statistics`). A question [one, other, margin] asks whether the first is ahead of
-the second by more than ``margin`` points: yes if the interval of the difference lies above it, no if it lies
+the second by more than ``margin`` hundredths: yes if the interval of the lead lies above it, no if it lies
 below, else open.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
-from lorarar.judging import Verdicts
+from lorarar.atomic import atomic
 from lorarar.lora import LoRA, load_coefficients
 from lorarar.merging import merge
 from lorarar.pipelines import load_pipeline
 from lorarar.shoebox import zoo
 from lorarar.stamp import ROOT, sha256
-from lorarar.study.cells import Setting
+from lorarar.study.cells import Setting, adapters, tasks
 from lorarar.study.images import images
-from lorarar.study.methods import METHODS, Method
-from lorarar.study.records import written
+from lorarar.study.methods import METHODS, Method, make
+from lorarar.study.ruler import Ruler, ruler
 from lorarar.study.statistics import Entry, crossed, grid
-from lorarar.study.training import Task
-from lorarar.study.verdicts import Judge, judged
+from lorarar.study.training import Task, slug, with_pictures
+from lorarar.study.verdicts import Judge, find_judge, judged
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 BY_FILE = ("lorarar", "table")
 """Methods that need a file: a hypernetwork, or a table of coefficients."""
@@ -64,9 +70,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was written down before: judge, images a pair, rows and questions (one, other, margin)."""
+    """What was written down before: measure, images a pair, rows and questions (one, other, margin)."""
 
-    judge: str
+    measure: str
     count: int
     rows: tuple[Row, ...]
     questions: tuple[tuple[str, str, float], ...]
@@ -92,7 +98,7 @@ def read_plan(path: Path) -> Plan:
             for name, row in said["rows"].items()
         )
         questions = tuple((str(one), str(other), float(by)) for one, other, by in said["questions"])
-        plan = Plan(str(said["judge"]), int(said["count"]), rows, questions)
+        plan = Plan(str(said["measure"]), int(said.get("count", 1)), rows, questions)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: is no plan of a contest: {error!r}") from error
     for row in rows:
@@ -129,31 +135,78 @@ def _by_levels(task: Task, **options: Any) -> LoRA:
     return merge(task.content, task.style, "levels", **options)
 
 
-def contest(run: Setting, plan: Plan, by: Judge) -> dict[str, list[Verdicts]]:
-    """Make and judge the images of every row; what is there is kept, so that a run goes on where it stopped.
+def contest(run: Setting, plan: Plan) -> dict[str, np.ndarray]:
+    """Measure every row; what is there is kept, so that a run goes on where it stopped.
 
     Returns:
-        {row: verdicts of each of its trainings, bool (pairs, images)}.
+        {row: (trainings, subjects, styles)}: the share of a pair's images that are right, or ρ.
     """
     pipe = load_pipeline(run.scale, run.device)
-    found: dict[str, list[Verdicts]] = {}
+    if plan.measure == "rho":
+        names = (*run.subjects, *run.styles)
+        loras = adapters(names, run.loras, run.scale, run.world)
+        sides = {name: with_pictures(name, loras[name], run.world) for name in names}
+        with ruler(pipe, sides=sides) as measure:
+            return _entered(run, plan, lambda *entry: _errors(*entry, pipe, measure))
+    by = find_judge(plan.measure, run.scale, run.device, run.world)
+    return _entered(run, plan, lambda *entry: _shares(*entry, pipe, by))
+
+
+def _entered(
+    run: Setting, plan: Plan, measured: Callable[[Setting, str, Method, Path | None], np.ndarray]
+) -> dict[str, np.ndarray]:
+    found = {}
     for row in plan.rows:
-        found[row.name] = []
-        for name, file in row.entrants:
-            own = replace(run, subjects=run.subjects[: row.subjects])
-            own = replace(own, hypernetwork=file) if row.method == "lorarar" and file else own
-            images(own, {name: method_of(row, file)}, pipe=pipe)
-            found[row.name].append(judged(own, by, [name])[name])
+        own = replace(run, subjects=run.subjects[: row.subjects])
+        found[row.name] = np.stack(
+            [
+                measured(
+                    replace(own, hypernetwork=file) if row.method == "lorarar" and file else own,
+                    name,
+                    method_of(row, file),
+                    file,
+                )
+                for name, file in row.entrants
+            ]
+        )
     return found
 
 
-def scores(said: Sequence[Verdicts], styles: int) -> np.ndarray:
-    """Return the share of images that are right of each training and pair: (trainings, subjects, styles)."""
-    return np.stack([grid(verdicts, len(verdicts.right) // styles) for verdicts in said])
+def _shares(
+    run: Setting, name: str, method: Method, _: Path | None, pipe: DiffusionPipeline, by: Judge
+) -> np.ndarray:
+    """Return the share of each pair's images that are right: (subjects, styles)."""
+    images(run, {name: method}, pipe=pipe)
+    return grid(judged(run, by, [name])[name], len(run.subjects))
+
+
+def _errors(
+    run: Setting, name: str, method: Method, file: Path | None, pipe: DiffusionPipeline, measure: Ruler
+) -> np.ndarray:
+    """Return ρ of each pair: (subjects, styles)."""
+    kept = run.out / "rho" / f"{name}.json"
+    made_by = {"options": dict(method.options), "file": sha256(file) if file else "", "draws": measure.draws}
+    made_by = json.loads(json.dumps(made_by))
+    try:
+        said = json.loads(kept.read_text())
+    except (OSError, ValueError):
+        said = {}
+    found = said.get("rho", {}) if said.get("made by") == made_by else {}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(run.pairs), desc=name, unit="pair", disable=not run.progress) as bar:
+        for task in tasks(run, pipe=pipe):
+            if slug(task.pair) not in found:
+                if method.slow:
+                    make(task, name)
+                found[slug(task.pair)] = measure.merged(task.pair, method.merge(task, **method.options)).both
+                with atomic(kept) as aside:
+                    aside.write_text(json.dumps({"made by": made_by, "rho": found}) + "\n")
+            bar.update()
+    return np.array([found[slug(pair)] for pair in run.pairs]).reshape(len(run.subjects), -1)
 
 
 def mean(rows: np.ndarray) -> Entry:
-    """Return the mean of scores (trainings, subjects, styles) with its interval over all that varies."""
+    """Return the mean of a row (trainings, subjects, styles) with its interval over all that varies."""
     return crossed(rows[0]) if len(rows) == 1 else crossed(rows, factors=3)
 
 
@@ -170,31 +223,36 @@ def difference(one: np.ndarray, other: np.ndarray) -> Entry:
     return crossed(gaps, factors=2 + len(several))
 
 
-def answer(gap: Entry, margin: float) -> str:
-    """Answer a question: is the difference above so many points?"""
-    return "yes" if gap.low > margin / 100 else "no" if gap.high < margin / 100 else "open"
+def lead(one: np.ndarray, other: np.ndarray, measure: str) -> Entry:
+    """Return how far the first row is ahead of the second: `difference`, of ρ the other way round."""
+    return difference(other, one) if measure == "rho" else difference(one, other)
 
 
-def values(run: Setting, plan: Plan, found: Mapping[str, Sequence[Verdicts]]) -> dict[str, Any]:
-    """Return what is recorded: verdicts, means and answers."""
-    shares = {name: scores(said, len(run.styles)) for name, said in found.items()}
-    gaps = [(one, other, by, difference(shares[one], shares[other])) for one, other, by in plan.questions]
+def answer(ahead: Entry, margin: float) -> str:
+    """Answer a question: is the lead above so many hundredths?"""
+    return "yes" if ahead.low > margin / 100 else "no" if ahead.high < margin / 100 else "open"
+
+
+def values(run: Setting, plan: Plan, found: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return what is recorded: every pair's measure, means and answers."""
+    leads = [
+        (one, other, by, lead(found[one], found[other], plan.measure)) for one, other, by in plan.questions
+    ]
     return {
-        "judge": plan.judge,
+        "measure": plan.measure,
         "subjects": list(run.subjects),
         "styles": list(run.styles),
-        "seeds": run.seeds,
+        "seeds": [] if plan.measure == "rho" else run.seeds,
         "rows": {
             name: {
-                "subjects": share.shape[1],
-                "right": mean(share),
-                "trainings": [float(one.mean()) for one in share],
-                "verdicts": [written(one) for one in found[name]],
+                "mean": mean(rows),
+                "trainings": [float(one.mean()) for one in rows],
+                "pairs": np.round(rows, 4).tolist(),
             }
-            for name, share in shares.items()
+            for name, rows in found.items()
         },
         "questions": [
-            {"one": one, "other": other, "margin": by, "difference": gap, "answer": answer(gap, by)}
-            for one, other, by, gap in gaps
+            {"one": one, "other": other, "margin": by, "lead": ahead, "answer": answer(ahead, by)}
+            for one, other, by, ahead in leads
         ],
     }

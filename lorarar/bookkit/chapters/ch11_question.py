@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 
 from lorarar.bookkit import figures
 from lorarar.bookkit import style as look
-from lorarar.bookkit.claims import Claim, sign_verdict, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.records import recorded as record
@@ -18,6 +20,7 @@ from lorarar.bookkit.records import suffix
 from lorarar.bookkit.tables import table
 from lorarar.scales import data_folder
 from lorarar.shoebox.world import subjects
+from lorarar.shoebox.world.world import sheet
 from lorarar.study.statistics import Entry, crossed
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
     from torch import Tensor
+
+    from lorarar.hypernet import Network
+    from lorarar.lora import LoRA
 
 PAIR = ("bear plushie", "watercolor painting #1")
 
@@ -59,7 +65,7 @@ def recorded(scale: str = "shoebox") -> Facts:
 
 
 def errors(scale: str = "shoebox") -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """Return ρ: {recipe: {"known" or "new": {rival: (seeds, pairs)}}}, new pairs as (seeds, subjects, styles)."""
+    """Return ρ: {recipe: {kind: {rival: …}}}, known as (seeds, pairs), new as (seeds, subjects, styles)."""
     run = record(f"networks{suffix(scale)}")
     found = {}
     for recipe in CALLED:
@@ -126,9 +132,7 @@ def _contest(scale: str) -> dict[str, float]:
         "images": len(run["seeds"]),
     }
     for name, row in run["rows"].items():
-        facts |= {
-            f"right_{_key(name)}{end}": x for end, x in zip(ENDS, row["right"], strict=True)
-        }
+        facts |= {f"right_{_key(name)}{end}": x for end, x in zip(ENDS, row["right"], strict=True)}
     for asked in run["questions"]:
         name = f"{_key(asked['one'])}_{_key(asked['other'])}"
         facts |= {f"{name}{e}": 100 * x for e, x in zip(ENDS, asked["difference"], strict=True)}
@@ -153,7 +157,9 @@ def live(rho: Mapping[str, float], milliseconds: float) -> Facts:
 
 def answers_figure(numbers: Tensor, m_c: Tensor, m_s: Tensor) -> Figure:
     """Show a layer's coefficients (in,) over the logarithm of the ratio of the columns' norms."""
-    figure, panels = plt.subplots(1, 2, figsize=(look.WIDTH, 3.4), sharex=True, sharey=True, layout="constrained")
+    figure, panels = plt.subplots(
+        1, 2, figsize=(look.WIDTH, 3.4), sharex=True, sharey=True, layout="constrained"
+    )
     for axes, m, name in zip(panels, (m_c, m_s), ("subject", "style"), strict=True):
         dots = axes.scatter(numbers[:, 3], m, c=numbers[:, 0], cmap=look.DIVERGING, vmin=-0.5, vmax=0.5, s=18)
         axes.set_title(name)
@@ -162,6 +168,25 @@ def answers_figure(numbers: Tensor, m_c: Tensor, m_s: Tensor) -> Figure:
     figure.supxlabel("log of the subject's norm over the style's", size=look.SIZE)
     figure.colorbar(dots, ax=panels, label="cosine", shrink=0.9)
     return figure
+
+
+def strangers_figure(pictures: Sequence[np.ndarray]) -> Figure:
+    """Show the strangers, one picture each."""
+    figure, axes = plt.subplots(figsize=(look.WIDTH, look.WIDTH / 6 * -(-len(pictures) // 6)))
+    axes.imshow(sheet(np.stack(pictures), 6, 2))
+    axes.set_axis_off()
+    return figure
+
+
+def milliseconds(network: Network, content: LoRA, style: LoRA, repeat: int = 7) -> float:
+    """Return the median time of a network's answers to a pair."""
+    took = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        with torch.no_grad():
+            network.coefficients(content, style, network.parts)
+        took.append(time.perf_counter() - began)
+    return 1000 * statistics.median(took)
 
 
 def errors_figure(scale: str = "shoebox") -> Figure:
