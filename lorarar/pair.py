@@ -28,7 +28,7 @@ from lorarar.atomic import atomic
 from lorarar.hypernet import load_network
 from lorarar.images import framed, image_files, read_images
 from lorarar.judging import find_judge, judge_files, remembered
-from lorarar.lora import LoRA, load_lora, own_format, save_lora
+from lorarar.lora import LoRA, load_coefficients, load_lora, own_format, save_lora
 from lorarar.merging import merge
 from lorarar.options import LoraRecipe, MergerRecipe, values
 from lorarar.pipelines import generate, grid, load_pipeline, loaded
@@ -131,6 +131,7 @@ class Plan:
         method: of `lorarar.merging.METHODS`; ``ziplora`` is optimised here, ``lorarar`` needs a hypernetwork.
         weights: of content and style.
         hypernetwork: its file.
+        coefficients: the file of a table (`lorarar study means`), for ``table``.
         count: of pictures.
         seed: of the trainings, and of the first picture.
         lora: changes to the recipes of both LoRAs.
@@ -154,6 +155,7 @@ class Plan:
     inference: Mapping[str, Any] = field(default_factory=dict)
     judge: str | None = None
     device: str | None = None
+    coefficients: Path | None = None
 
 
 class Run:
@@ -247,6 +249,7 @@ class Run:
             "method": plan.method,
             "weights": plan.weights,
             "hypernetwork": plan.hypernetwork and _hash(plan.hypernetwork),
+            "coefficients": plan.coefficients and _hash(plan.coefficients),
         }
         if plan.method == "ziplora":
             decided |= {"recipe": values(recipe), "seed": plan.seed, "base": plan.base or plan.scale.base}
@@ -268,6 +271,8 @@ class Run:
                 network = options["hypernetwork"] = load_network(plan.hypernetwork)
                 options["parts"] = network.metadata.get("parts", "query,output").split(",")
                 options["rest"] = network.metadata.get("rest", "average")
+            elif plan.coefficients is not None:
+                options["coefficients"] = load_coefficients(plan.coefficients)
             both = dict(zip(("content_weight", "style_weight"), plan.weights, strict=True))
             merged = merge(*two, plan.method, **both, **options, later=True)
             save_lora(merged, out, format=own_format(*two))

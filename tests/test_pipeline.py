@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_cli import dense, run
 from test_objective import PICTURES, adapter
@@ -12,7 +13,7 @@ from tiny import tiny_pipeline
 
 import lorarar.pair
 from lorarar.atomic import atomic
-from lorarar.lora import load_lora, save_lora
+from lorarar.lora import load_lora, save_coefficients, save_lora
 from lorarar.pipelines import generate, load_pipeline, loaded
 from lorarar.resume import missing
 from lorarar.scales import data_folder
@@ -120,6 +121,24 @@ def test_two_files_are_merged_by_the_books_first_advice(given, tmp_path, capsys)
         np.testing.assert_allclose(dense(merged[layer]), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["levels", "table"])
+def test_constants_are_merged_by_too(given, tmp_path, method):
+    two = words(given, "cat.safetensors", "oil.safetensors", out=tmp_path / "out")
+    one, other = (load_lora(given / f"{name}.safetensors") for name in ("cat", "oil"))
+    table = {layer: (torch.full((1,), 0.6), torch.full((1,), 0.3)) for layer in one}
+    more = ["--content-weight", 0.6, "--style-weight", 0.3]
+    if method == "table":
+        save_coefficients(table, tmp_path / "table.safetensors")
+        more = ["--coefficients", tmp_path / "table.safetensors"]
+    assert run(*two, "--method", method, *more, "--prompt", "a cat", "--count", 1, "--quiet") == 0
+    merged = load_lora(tmp_path / "out" / "merged.safetensors")
+    for layer in merged:
+        predicted = method == "table" or layer.endswith(("to_q", "to_out.0"))
+        content, style = (0.6, 0.3) if predicted else (0.5, 0.5)
+        expected = content * dense(one[layer]) + style * dense(other[layer])
+        np.testing.assert_allclose(dense(merged[layer]), expected, rtol=0, atol=1e-5)
+
+
 def test_each_bad_input_has_a_line(given, tmp_path, capsys):
     broken = shutil.copytree(given / "cat", tmp_path / "broken")
     for name in ("one.png", "two.jpg"):
@@ -144,6 +163,8 @@ def test_each_bad_input_has_a_line(given, tmp_path, capsys):
     for more, message in (
         (("--method", "ziplora"), "--method ziplora needs the pictures of both"),
         (("--method", "lorarar"), "--hypernetwork FILE goes with --method lorarar"),
+        (("--method", "table"), "--coefficients FILE goes with --method table"),
+        (("--method", "table", "--coefficients", given / "cat.safetensors"), "cat.safetensors"),
         (("--content-images", given / "cat"), "--content-prompt TEXT, or captions"),
     ):
         assert run(*files, "--prompt", "a cat", *more) == 2

@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
+from lorarar.options import METHODS
 from lorarar.parser import Commands, command
-
-METHODS = ("direct", "ties", "dare", "dare-ties", "lorarar", "ziplora", "np-lora")
 
 
 def add_pipeline(commands: Commands) -> None:
@@ -54,6 +53,9 @@ def add_pipeline(commands: Commands) -> None:
         help="default: lorarar with --hypernetwork, ziplora where both sides have pictures, else direct",
     )
     parser.add_argument("--hypernetwork", metavar="FILE", type=Path, help="lorarar: the trained network")
+    parser.add_argument(
+        "--coefficients", metavar="FILE", type=Path, help="table: mean ones (`lorarar study means`)"
+    )
     for side in ("content", "style"):
         parser.add_argument(
             f"--{side}-weight", metavar="W", type=float, help="default: 0.7 for direct, else 1"
@@ -99,7 +101,9 @@ def _pipeline(options: argparse.Namespace) -> None:
     method = options.method or ("lorarar" if options.hypernetwork else "ziplora" if pictures else "direct")
     if (method == "lorarar") != (options.hypernetwork is not None):
         wrong.append(ValueError("--hypernetwork FILE goes with --method lorarar"))
-    elif method == "ziplora" and not pictures and not wrong:
+    if (method == "table") != (options.coefficients is not None):
+        wrong.append(ValueError("--coefficients FILE goes with --method table"))
+    if method == "ziplora" and not pictures and not wrong:
         wrong.append(
             ValueError("--method ziplora needs the pictures of both: --content-images, --style-images")
         )
@@ -126,6 +130,7 @@ def _pipeline(options: argparse.Namespace) -> None:
         _given(steps=options.inference_steps),
         options.judge,
         options.device,
+        options.coefficients,
     )
     options.output.mkdir(exist_ok=True)
     report = (lambda line: None) if options.quiet else (lambda line: print(line, flush=True))
@@ -148,8 +153,15 @@ def _numbers(options: argparse.Namespace) -> list[ValueError]:
 
 
 def _files(options: argparse.Namespace) -> list[Exception]:
-    """Find files and folders that cannot be used: the hypernetwork, the output, a judge's folder."""
+    """Find files and folders that cannot be used: the hypernetwork, a table, the output."""
     wrong: list[Exception] = []
+    if options.coefficients is not None:
+        from lorarar.lora import load_coefficients
+
+        try:
+            load_coefficients(options.coefficients)
+        except ValueError as error:
+            wrong.append(error)
     if options.hypernetwork is not None:
         from lorarar.hypernet import load_network
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +21,7 @@ from lorarar.bookkit.tables import table
 from lorarar.scales import data_folder
 from lorarar.shoebox.world import subjects
 from lorarar.shoebox.world.world import sheet
-from lorarar.study.statistics import Entry, crossed
+from lorarar.study.statistics import crossed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,13 +129,12 @@ def _contest(scale: str) -> dict[str, float]:
         "individuals": len(run["subjects"]),
         "looks": len(run["styles"]),
         "large_pairs": len(run["subjects"]) * len(run["styles"]),
-        "images": len(run["seeds"]),
     }
     for name, row in run["rows"].items():
-        facts |= {f"right_{_key(name)}{end}": x for end, x in zip(ENDS, row["right"], strict=True)}
+        facts |= {f"large_{_key(name)}{end}": x for end, x in zip(ENDS, row["mean"], strict=True)}
     for asked in run["questions"]:
         name = f"{_key(asked['one'])}_{_key(asked['other'])}"
-        facts |= {f"{name}{e}": 100 * x for e, x in zip(ENDS, asked["difference"], strict=True)}
+        facts |= {f"{name}{end}": x for end, x in zip(ENDS, asked["lead"], strict=True)}
     return facts
 
 
@@ -218,24 +217,24 @@ def errors_figure(scale: str = "shoebox") -> Figure:
 
 
 def contest_figure(scale: str = "shoebox") -> Figure:
-    """Show the share of images that are right of each row of the contest, with its interval."""
+    """Show the mean ρ of each row of the contest, with its interval."""
     run = record(f"strangers{suffix(scale)}")
-    entries = {name: row["right"] for name, row in run["rows"].items()}
+    entries = {name: row["mean"] for name, row in run["rows"].items()}
     colours = {"invariants": look.MERGED, "ZipLoRA": look.SUBJECT}
     colours |= {name: look.OTHER for name in entries if name.startswith("LoRA.rar")}
-    return figures.forest(entries, label="share right", colours=colours)
+    figure = figures.forest(entries, label="ρ on strangers", colours=colours, percent=False)
+    figure.axes[0].set_xlim(0, None)
+    return figure
 
 
 def questions_table(scale: str = "shoebox") -> Styler:
-    """Show the questions of the plan, each with its difference and its answer."""
-    return table([_asked(one) for one in record(f"strangers{suffix(scale)}")["questions"]])
-
-
-def _asked(question: Mapping[str, Any]) -> dict[str, str]:
-    by = question["margin"]
-    ahead = "ahead of" if not by else f"at most {-by:g} points behind"
-    return {
-        "Question": f"Is {question['one']} {ahead} {question['other']}?",
-        "Difference": look.points(Entry(*question["difference"])),
-        "Answer": question["answer"],
-    }
+    """Show the questions of the plan, each with the lead in ρ and its answer."""
+    rows = [
+        {
+            "Question": f"Is {asked['one']} ahead of {asked['other']}?",
+            "By": look.interval(asked["lead"], "+.3f"),
+            "Answer": asked["answer"],
+        }
+        for asked in record(f"strangers{suffix(scale)}")["questions"]
+    ]
+    return table(rows)
