@@ -24,7 +24,7 @@ ORDERS = ("in turn", "mixed")
 READS = ("columns", "invariants")
 """What a network reads of a pair: entries of two columns (LoRA.rar), or how the two stand to each other."""
 
-CONTEXTS = ("none", "moments", "attention")
+CONTEXTS = ("none", "moments", "attention", "blind")
 """What a column's answer knows of its layer's other columns: nothing; mean and standard deviation of their
 invariants; whatever attention over them finds."""
 
@@ -295,7 +295,10 @@ class HypernetworkOptions(ZipLoraOptions):
         "columns", "what the network sees: LoRA.rar's columns, or their invariants", choices=READS
     )
     context: str = option(
-        "none", "what invariants are seen together with: those of the layer's other columns", choices=CONTEXTS
+        "none",
+        "invariants are seen alone, with moments of the layer's other columns, with attention to them, or "
+        "(blind) not at all: the layer's place is all that is known",
+        choices=CONTEXTS,
     )
 
 

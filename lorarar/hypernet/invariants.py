@@ -110,7 +110,7 @@ def places(layers: Iterable[str]) -> dict[str, list[float]]:
 class Invariants(Network):
     """Invariants and place → hidden, SiLU, hidden, SiLU, two coefficients: 3,218 parameters at width 48.
 
-    ``context`` is one of `lorarar.options.CONTEXTS`. A fresh network answers 0.7 to every column.
+    ``context`` is one of `lorarar.options.CONTEXTS`; a blind one is told the place alone. A fresh network answers 0.7 to every column.
 
     Raises:
         LoRAError: an unknown context, or a width that attention's heads cannot share.
@@ -125,7 +125,7 @@ class Invariants(Network):
         if context not in CONTEXTS:
             raise LoRAError(f"context {context!r}: expected one of {', '.join(CONTEXTS)}")
         self.context = context
-        seen = INVARIANTS * (3 if context == "moments" else 1) + PLACE
+        seen = INVARIANTS * {"moments": 3, "blind": 0}.get(context, 1) + PLACE
         self.first = nn.Linear(seen, hidden)
         if context == "attention":
             if hidden % _HEADS:
@@ -146,6 +146,9 @@ class Invariants(Network):
 
     def forward(self, numbers: Tensor, place: Tensor) -> Tensor:
         """Invariants (n, in, 6) of n layers and their places (n, 9) → coefficients (n, 2, in)."""
+        if self.context == "blind":  # one answer a layer
+            hidden = nn.functional.silu(self.second(nn.functional.silu(self.first(place))))
+            return self.output(hidden)[..., None].expand(-1, -1, numbers.shape[1])
         if self.context == "moments":
             whole = torch.cat([numbers.mean(1), numbers.std(1, correction=0)], 1)
             place = torch.cat([whole, place], 1)
@@ -191,8 +194,8 @@ class Invariants(Network):
         first, last = (state.get(f"{name}.weight") for name in ("first", "output"))
         if first is None or last is None or first.ndim != 2 or last.ndim != 2:
             raise LoRAError(f"{path}: layers missing; {_EXPECTED}")
-        wide = first.shape[1] == 3 * INVARIANTS + PLACE
-        context = "attention" if "seeds" in state else "moments" if wide else "none"
+        widths = {3 * INVARIANTS + PLACE: "moments", PLACE: "blind"}
+        context = "attention" if "seeds" in state else widths.get(first.shape[1], "none")
         with torch.device("meta"):
             network = cls(last.shape[1], context, metadata)
         filled(network, state, _EXPECTED, path)

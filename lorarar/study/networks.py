@@ -54,6 +54,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "invariants, query and output": {**_INVARIANTS, "parts": ("query", "output")},
     "invariants and the layer's moments": {**_INVARIANTS, "context": "moments"},
     "invariants, attention in the layer": {**_INVARIANTS, "context": "attention"},
+    "place alone": {**_INVARIANTS, "context": "blind", "steps": 1000},
     "invariants, batch 1": {**_INVARIANTS, "batch_size": 1},
     "invariants, rate 0.003": {**_INVARIANTS, "learning_rate": 0.003},
     "invariants, twice the steps": {**_INVARIANTS, "steps": 4000},
