@@ -110,7 +110,8 @@ def places(layers: Iterable[str]) -> dict[str, list[float]]:
 class Invariants(Network):
     """Invariants and place → hidden, SiLU, hidden, SiLU, two coefficients: 3,218 parameters at width 48.
 
-    ``context`` is one of `lorarar.options.CONTEXTS`; a blind one is told the place alone. A fresh network answers 0.7 to every column.
+    ``context`` is one of `lorarar.options.CONTEXTS`; a blind one is told the place alone. A fresh network
+    answers 0.7 to every column.
 
     Raises:
         LoRAError: an unknown context, or a width that attention's heads cannot share.

@@ -21,6 +21,7 @@ from lorarar.bookkit.tables import table
 from lorarar.scales import data_folder
 from lorarar.shoebox.world import subjects
 from lorarar.shoebox.world.world import sheet
+from lorarar.study.contest import difference
 from lorarar.study.statistics import crossed
 
 if TYPE_CHECKING:
@@ -35,16 +36,22 @@ if TYPE_CHECKING:
 
 PAIR = ("bear plushie", "watercolor painting #1")
 
-COLUMNS, INVARIANTS = "the same, inputs of rms 1", "invariants"
-"""The recipes that are compared: LoRA.rar's network trained to its end, and the one that reads invariants."""
-CALLED = {COLUMNS: "LoRA.rar, converged", INVARIANTS: "invariants"}
-RIVALS = {
-    "own": "its answer",
-    "other pairs' answers": "to other pairs",
-    "its layers' means": "layer means",
-    "table by layer": "a table",
-}
-"""What a network says, and what it says when it does not look, as the figure calls them."""
+COLUMNS, PLACE, INVARIANTS = "the same, inputs of rms 1", "place alone", "invariants"
+"""The recipes that are compared: LoRA.rar's network trained to its end, one that is told a layer's place and
+nothing of the pair, and one that reads invariants."""
+RIVALS = ("own", "other pairs' answers", "its layers' means", "table by layer")
+"""What a network says, and what it says when it does not look."""
+SHOWN = (
+    ("place alone", PLACE, "own"),
+    ("LoRA.rar, on average", COLUMNS, "table by layer"),
+    ("LoRA.rar, to other pairs", COLUMNS, "other pairs' answers"),
+    ("LoRA.rar, converged", COLUMNS, "own"),
+    ("invariants, to other pairs", INVARIANTS, "other pairs' answers"),
+    ("invariants, layer means", INVARIANTS, "its layers' means"),
+    ("invariants", INVARIANTS, "own"),
+)
+"""The rows of the figure of errors between constants and the optimum: name, recipe, what it is asked."""
+HUES = {COLUMNS: look.OTHER, PLACE: look.INK, INVARIANTS: look.MERGED}
 
 ENDS = ("", "_low", "_high")
 
@@ -68,7 +75,7 @@ def errors(scale: str = "shoebox") -> dict[str, dict[str, dict[str, np.ndarray]]
     """Return ρ: {recipe: {kind: {rival: …}}}, known as (seeds, pairs), new as (seeds, subjects, styles)."""
     run = record(f"networks{suffix(scale)}")
     found = {}
-    for recipe in CALLED:
+    for recipe in HUES:
         rows = [row for row in run["of"] if row["recipe"] == recipe]
         found[recipe] = {
             "known": {rival: np.array([row["known"][rival] for row in rows]) for rival in RIVALS},
@@ -100,7 +107,7 @@ def _errors(scale: str) -> dict[str, float]:
         "validation_pairs": still["ZipLoRA"].size,
         **{f"levels_{name}": value for name, value in run["levels"].items()},
     }
-    for key, recipe in (("columns", COLUMNS), ("invariants", INVARIANTS)):
+    for key, recipe in (("columns", COLUMNS), ("place", PLACE), ("invariants", INVARIANTS)):
         new, known = found[recipe]["new"], found[recipe]["known"]
         facts |= {
             f"{key}_known": known["own"].mean(),
@@ -114,12 +121,18 @@ def _errors(scale: str) -> dict[str, float]:
             f"{key}_size": next(row["parameters"] for row in run["of"] if row["recipe"] == recipe),
         }
         for rival, gap in (
+            ("even", still["sum at 0.7"][None] - new["own"]),
             ("levels", still["levels"][None] - new["own"]),
             ("table", new["table by layer"] - new["own"]),
+            ("other", new["other pairs' answers"] - new["own"]),
             ("zip", new["own"] - still["ZipLoRA"][None]),
         ):
             ends = crossed(gap, factors=3)
             facts |= {f"{key}_{rival}_gap{end}": x for end, x in zip(ENDS, ends, strict=True)}
+    ours, place = (found[recipe]["new"]["own"] for recipe in (INVARIANTS, PLACE))
+    average = found[COLUMNS]["new"]["table by layer"]
+    for name, gap in (("place", difference(place, ours)), ("average", difference(average, ours))):
+        facts |= {f"{name}_minus_ours{end}": x for end, x in zip(ENDS, gap, strict=True)}
     return facts
 
 
@@ -189,29 +202,18 @@ def milliseconds(network: Network, content: LoRA, style: LoRA, repeat: int = 7) 
 
 
 def errors_figure(scale: str = "shoebox") -> Figure:
-    """Show ρ on new LoRAs with intervals: constants, either network when it looks and when not, ZipLoRA."""
+    """Show ρ on new LoRAs with intervals: constants, networks that look and that do not, ZipLoRA."""
     found, still = errors(scale), constants(scale)
     rows = {name: crossed(still[name]) for name in ("half sum", "sum at 0.7", "levels")}
-    colours = {}
-    for recipe, called in CALLED.items():
-        shade = look.MERGED if recipe == INVARIANTS else look.OTHER
-        for rival, said in RIVALS.items():
-            name = f"{called}: {said}"
-            rows[name] = crossed(found[recipe]["new"][rival], factors=3)
-            colours[name] = shade
+    rows |= {name: crossed(found[recipe]["new"][rival], factors=3) for name, recipe, rival in SHOWN}
     rows["ZipLoRA"] = crossed(still["ZipLoRA"])
-    colours["ZipLoRA"] = look.SUBJECT
-    figure = figures.forest(rows, label="ρ on new LoRAs", colours=colours, percent=False)
-    axes = figure.axes[0]
-    places = {name: place for place, name in enumerate(rows)}
-    for place, recipe in enumerate(CALLED):
-        where = places[f"{CALLED[recipe]}: {RIVALS['own']}"]
-        known = found[recipe]["known"]["own"].mean()
-        axes.plot(
-            known, where, "o", markerfacecolor="none", markeredgecolor=look.INK, markersize=8, linewidth=0,
-            label=None if place else "on training pairs",
-        )  # fmt: skip
-    axes.set_xlim(0, None)
+    colours = {name: HUES[recipe] for name, recipe, _ in SHOWN} | {"ZipLoRA": look.SUBJECT}
+    figure = figures.forest(rows, label="ρ", colours=colours, percent=False)
+    own = {name: found[recipe]["known"]["own"].mean() for name, recipe, rival in SHOWN if rival == "own"}
+    hollow = {"markerfacecolor": "none", "markeredgecolor": look.INK, "markersize": 8}
+    places = [list(rows).index(name) for name in own]
+    figure.axes[0].plot([*own.values()], places, "o", label="on training pairs", **hollow)
+    figure.axes[0].set_xlim(0, None)
     legend_below(figure)
     return figure
 
