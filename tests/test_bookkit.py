@@ -277,9 +277,17 @@ def test_a_control_shows_widgets_to_readers_and_frames_in_the_book(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     monkeypatch.delenv("LORARAR_RUN", raising=False)
     control()._ipython_display_()
-    monkeypatch.setenv("LORARAR_RUN", "smoke")
-    control()._ipython_display_()
-    assert [type(one).__name__ for one in shown] == ["VBox", "Frames"]
+    for scale in ("shoebox", "smoke"):
+        monkeypatch.setenv("LORARAR_RUN", scale)
+        control()._ipython_display_()
+    assert [type(one).__name__ for one in shown] == ["VBox", "Frames", "Frames"]
+
+
+def test_the_smoke_test_has_the_ends_and_the_start_of_a_control():
+    one = Control(shade, {"red": range(0, 90, 10), "side": ["left"]}, alt="red", start={"red": 30})
+    still = one.static(few=True)
+    assert still.labels == ["red is 0", "red is 30", "red is 80"] and still.start == 1
+    np.testing.assert_array_equal(still.frames, one.static().frames[[0, 3, 8]])
 
 
 def test_a_control_can_draw_figures():

@@ -106,10 +106,10 @@ def test_mixed_groups_have_ids_of_their_own(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_examination_counts_what_is_wrongly_accepted():
-    drawn = hardest.cases(each=2)
+    drawn = hardest.cases(each=1)
     subject = [e for e in drawn if e.case.axis == "subject"]
     assert [e.case.name for e in subject] == list(subjects.SUBJECTS)
-    assert all(e.changes[:2] == ("", "") and all(e.changes[2:]) for e in drawn)
+    assert all(e.changes[0] == "" and e.changes[1] for e in drawn)
     blind = hardest.measure(lambda case: np.ones(len(case.yes), bool), drawn)
     sure = hardest.measure(lambda case: case.yes, drawn)
     for axis in ("subject", "style"):

@@ -42,9 +42,7 @@ def started(folder, *arguments, **options):
     "options",
     [
         (),
-        ("--method", "dare-ties", "--rank", "3"),
-        ("--method", "ties"),
-        ("--method", "np-lora", "--format", "kohya"),
+        ("--method", "dare-ties", "--rank", "3", "--format", "kohya"),
         ("--hypernetwork", "net.safetensors", "--dtype", "float32"),
     ],
     ids=str,
@@ -59,11 +57,8 @@ def test_a_process_of_its_own_writes_the_same_file(folder, options, monkeypatch,
     assert capsys.readouterr().out == done.stdout
 
 
-def test_errors_help_and_pipes_end_it_as_before(folder):
+def test_errors_and_help_end_it_as_before(folder):
     failed = started(folder, "info", "missing.safetensors")
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
     assert started(folder, "merge", "--help").returncode == 0
     assert started(folder, "merge").returncode == 2
-    script = f"{sys.executable} -m lorarar.cli info a.safetensors | true; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.stdout.strip() in ("0", "141") and not done.stderr

@@ -66,7 +66,7 @@ def asked_again(names: tuple[str, ...], scale: str) -> Facts:
     """
     exam = records.recorded(f"judges{records.suffix(scale)}")
     vae = load_pipeline(scale).vae
-    clear = [case for case in cases(exam["each"], exam["seed"]) if case.name in names]
+    clear = cases(exam["each"], exam["seed"], names)
     soft = [case._replace(images=orders.through_vae(vae, case.images)) for case in clear]
     facts = Facts()
     for judge in ("mars2", "critic"):
@@ -118,18 +118,20 @@ def hardest(scale: str, axis: str, count: int = 6) -> Figure:
     chosen = exam["chosen"]
     other = next(name for name in exam["verdicts"] if name != chosen)
     rivals = []
-    for case in cases(exam["each"], exam["seed"]):
-        for i in np.flatnonzero(~case.yes) if case.axis == axis else []:
-            fooled = [exam["verdicts"][judge][case.name][i] == "1" for judge in (chosen, other)]
-            rivals.append((*fooled, exam["scores"][ENCODER[axis]][case.name][i], case, int(i)))
+    for name, scores in exam["scores"][ENCODER[axis]].items():
+        for i in range(exam["each"], 2 * exam["each"]) if zoo.axis(name) == axis else []:  # those of others
+            fooled = [exam["verdicts"][judge][name][i] == "1" for judge in (chosen, other)]
+            rivals.append((*fooled, scores[i], name, i))
     once: dict[str, tuple] = {}  # the hardest of each name
     for rival in sorted(rivals, key=lambda rival: rival[:3], reverse=True):
-        once.setdefault(rival[3].name, rival)
+        once.setdefault(rival[3], rival)
+    shown = list(once.values())[:count]
+    drawn = {c.name: c for c in cases(exam["each"], exam["seed"], [name for *_, name, _ in shown])}
     tiles, titles = [], []
-    for fooled, _, _, case, i in list(once.values())[:count]:
+    for fooled, _, _, name, i in shown:
         edge = WRONGLY if fooled else SUBJECT
-        tiles += [framed(case.references[0], "#ffffff"), framed(case.images[i], edge, width=3)]
-        titles += [case.name.replace(" illustration", ""), "rival"]
+        tiles += [framed(drawn[name].references[0], "#ffffff"), framed(drawn[name].images[i], edge, width=3)]
+        titles += [name.replace(" illustration", ""), "rival"]
     return figures.image_grid(np.stack(tiles), titles=titles, per_row=4, width=5.2)
 
 

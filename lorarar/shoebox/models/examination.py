@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,15 +103,17 @@ Verdict = Callable[[Case], np.ndarray]
 """Says which of a case's images show it, (n,) bool."""
 
 
-def cases(each: int = 6, seed: int = 0) -> list[Case]:
+def cases(each: int = 6, seed: int = 0, names: Collection[str] | None = None) -> list[Case]:
     """Draw the hard cases of every named subject and style, none of which any training drawing shows.
 
     Per subject: `each` drawings of it, and of others of its class, named ones first, in the same named
     styles. Per style: drawings of random individuals in it, and in others of its family. References are as in
-    the experiment: five photos of a subject, four drawings in a style.
+    the experiment: five photos of a subject, four drawings in a style. With `names`, only theirs are drawn.
     """
     found = []
     for number, (name, identity) in enumerate(subjects.SUBJECTS.items()):
+        if names is not None and name not in names:
+            continue
         rng = np.random.default_rng([seed, 5, number])
         chosen = rng.permutation(list(styles.STYLES))[:each]
         named = [o for n, o in subjects.SUBJECTS.items() if n != name and o.cls == identity.cls]
@@ -120,6 +122,8 @@ def cases(each: int = 6, seed: int = 0) -> list[Case]:
         wrong = [world.draw(o, styles.STYLES[s], rng) for o, s in zip(others, chosen, strict=True)]
         found.append(("subject", name, world.subject_images(name, 5, seed + 1), [*right, *wrong], ""))
     for number, (name, style) in enumerate(styles.STYLES.items()):
+        if names is not None and name not in names:
+            continue
         rng = np.random.default_rng([seed, 6, number])
         named = [s for n, s in styles.STYLES.items() if n != name and s.family == style.family]
         others = [*named, *(styles.random_style(rng, style.family) for _ in range(each))][:each]

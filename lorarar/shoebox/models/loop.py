@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
 
 from lorarar.atomic import atomic
 from lorarar.shoebox.world import world
 from lorarar.stamp import machine
 from lorarar.train.loop import Checkpoint, Run, learning_rate_factor
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 GROUPS = 12_000
 """Groups of drawings (six images each) that the miniatures are trained on."""
@@ -108,6 +110,8 @@ def fit(
     same weights. State lies in `run`/NAME.pt, written every `save_every` seconds. Returns steps, seconds over
     all resumptions, and precision. `ValueError` where the state is of another run.
     """
+    from diffusers.training_utils import EMAModel
+
     run.mkdir(parents=True, exist_ok=True)
     log_file = run / f"{name}.jsonl"
     half = half and has_bfloat16(device)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler
 
 from lorarar.train.denoising import Batch, draw
 from lorarar.train.objective import predict
@@ -24,6 +23,8 @@ def probe(
 
     ``count`` samples of the images (n, h, w, 3) uint8, with captions, noise and timesteps from ``seed``.
     """
+    from diffusers import DDPMScheduler
+
     config = pipe.scheduler.config
     alphas = DDPMScheduler.from_config(config).alphas_cumprod.to(pipe.unet.device, torch.float32)
     generator = torch.Generator().manual_seed(seed)
