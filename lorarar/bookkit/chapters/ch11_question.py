@@ -97,13 +97,15 @@ def _grid(values: Sequence[float]) -> np.ndarray:
 
 def _errors(scale: str) -> dict[str, float]:
     found, still = errors(scale), constants(scale)
-    run = record(f"networks{suffix(scale)}")
+    run, ladder = record(f"networks{suffix(scale)}"), record(f"rho{suffix(scale)}")["ladder"]
     facts: dict[str, float] = {
         "sum_new": still["plain sum"].mean(),
         "even_new": still["sum at 0.7"].mean(),
         "half_new": still["half sum"].mean(),
         "levels_new": still["levels"].mean(),
         "zip_new": still["ZipLoRA"].mean(),
+        "zip_known": np.mean(ladder["known"]["ZipLoRA"]),
+        **{f"shipped_{kind}": np.mean(ladder[kind]["LoRA.rar"]) for kind in ("known", "new")},
         "validation_pairs": still["ZipLoRA"].size,
         **{f"levels_{name}": value for name, value in run["levels"].items()},
     }
