@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
+from scipy import stats
 
 from lorarar.bookkit import figures
 from lorarar.bookkit import style as look
+from lorarar.bookkit.claims import NOT_EXAMINED, Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
 from lorarar.bookkit.tables import table
+from lorarar.hypernet import PARTS
+from lorarar.hypernet.invariants import places
 from lorarar.scales import data_folder
+from lorarar.shoebox import zoo
 from lorarar.shoebox.world import subjects
 from lorarar.shoebox.world.world import sheet
+from lorarar.study import coefficients as co
 from lorarar.study.contest import difference
 from lorarar.study.statistics import crossed
 
@@ -31,8 +35,7 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
     from torch import Tensor
 
-    from lorarar.hypernet import Network
-    from lorarar.lora import LoRA
+    from lorarar.merging import Gates
 
 PAIR = ("bear plushie", "watercolor painting #1")
 
@@ -58,8 +61,6 @@ ENDS = ("", "_low", "_high")
 
 def shipped(recipe: str, seed: int = 0) -> Path:
     """Return the file of a network of `lorarar.study.networks.RECIPES`."""
-    from lorarar.shoebox import zoo
-
     return data_folder() / "hypernetworks" / "trials" / f"{zoo.slug(recipe)}-{seed}.safetensors"
 
 
@@ -107,6 +108,7 @@ def _errors(scale: str) -> dict[str, float]:
         "zip_known": np.mean(ladder["known"]["ZipLoRA"]),
         **{f"shipped_{kind}": np.mean(ladder[kind]["LoRA.rar"]) for kind in ("known", "new")},
         "validation_pairs": still["ZipLoRA"].size,
+        "table_numbers": 2 * len(zoo.load(PAIR[0], scale)),
         **{f"levels_{name}": value for name, value in run["levels"].items()},
     }
     for key, recipe in (("columns", COLUMNS), ("place", PLACE), ("invariants", INVARIANTS)):
@@ -155,18 +157,129 @@ def _contest(scale: str) -> dict[str, float]:
 
 def _key(row: str) -> str:
     """Return a row's name as a fact is called."""
-    return row.lower().replace("lora.rar", "rar").replace(", ", "_").replace(" ", "_")
+    return re.sub(r"\W+", "_", row.lower().replace("lora.rar", "rar"))
 
 
 # ---------------------------------------------------------------- numbers of this run
 
 
-def live(rho: Mapping[str, float], milliseconds: float) -> Facts:
-    """Return what the chapter computed: ρ of its pair by merge, and what the new network takes for a pair."""
-    return Facts({f"one_{_key(name)}": value for name, value in rho.items()}, milliseconds=milliseconds)
+def live(rho: Mapping[str, float], numbers: Tensor, answer: Sequence[Tensor]) -> Facts:
+    """Return what the chapter computed.
+
+    Args:
+        rho: of the chapter's pair, by merge.
+        numbers: the invariants of a layer's columns, (in, 6).
+        answer: what the network that reads them says of the layer, m_c and m_s, (in,) each.
+    """
+    ratio = numbers[:, 3].numpy()
+    goes = [float(stats.spearmanr(ratio, m.numpy()).statistic) for m in answer]
+    return Facts(
+        {f"one_{_key(name)}": value for name, value in rho.items()},
+        longer_subject=goes[0],
+        longer_style=goes[1],
+    )
+
+
+# ---------------------------------------------------------------- what the prose says
+
+
+def statements(facts: Facts) -> dict[str, bool]:
+    """Return the findings of the prose, each by a fragment of it."""
+    f = facts
+    no_gain = f.place_minus_ours_low < 0.01 and abs(f.invariants_known - f.place_known) < 0.02
+    by_heart = f.columns_known < 0.9 * f.place_known and f.columns_new > f.place_new
+    far = 1.5 * f.zip_new < min(f.invariants_new, f.place_new, f.columns_new)
+    return {
+        "Most of what a better merge buys is *volume*": (
+            f.sum_new - f.even_new > f.even_new - f.zip_new and f.sum_new - f.even_new > 0.2
+        ),
+        "does most of the work that constants can do": f.sum_new - f.even_new
+        > 0.8 * (f.sum_new - f.levels_new),
+        "nearly as bad as no LoRA at all": f.sum_new > 0.8,
+        "ahead of the four constants by": f.place_levels_gap_low > 0,
+        "learns its LoRAs by heart": by_heart,
+        "It fits its training pairs now, by heart": by_heart and f.columns_known < 0.9 * f.shipped_known,
+        "serve a new pair as well as its own": abs(f.columns_other - f.columns_new) < 0.03,
+        "What it reads in a new pair misleads it": f.columns_table_gap_high < 0,
+        "no better than the table, not even on its training pairs": no_gain,
+        "the longer of two columns is kept, and the other is turned down": (
+            f.longer_subject > 0.3 and f.longer_style < -0.3
+        ),
+        "says nothing that the layer's place does not": no_gain,
+        "far to the left of everything that can be predicted here": far,
+        "The optimum for a pair is far better than all of them": far,
+    }
+
+
+def claims(facts: Facts) -> list[Claim]:
+    """Return the papers' claims that the chapter examines."""
+    f = facts
+
+    def lead(name: str) -> str:
+        return look.interval([f[name + end] for end in ENDS], "+.3f")
+
+    return [
+        Claim(
+            "carries_over",
+            "It generalises to LoRAs it was not trained on, without further training",
+            "LoRA.rar, abstract",
+            "Trained to its end, its lead in ρ on strangers is "
+            f"{lead('rar_converged_sum_at_0_7')} over a sum at 0.7, "
+            f"{lead('rar_converged_table_of_answers')} over its own average answers, and "
+            f"{lead('rar_converged_place_alone')} over a trained table.",
+            verdict(
+                f.rar_converged_place_alone_low > 0,
+                part=f.rar_converged_sum_at_0_7_low > 0,
+                against=f.rar_converged_table_of_answers_high < 0,
+            ),
+        ),
+        Claim(
+            "for_the_pair",
+            "Coefficients have to be predicted for the pair at hand",
+            "LoRA.rar, §1 and §3, as the reason for a hypernetwork",
+            "The lead in ρ on strangers over a table that is told a layer's place alone: "
+            f"{lead('invariants_place_alone')} for a network that reads invariants, "
+            f"{lead('rar_converged_place_alone')} for LoRA.rar's, trained to its end.",
+            verdict(
+                f.invariants_place_alone_low > 0 or f.rar_converged_place_alone_low > 0,
+                against=f.invariants_place_alone_low < 0.01 and f.rar_converged_place_alone_high < 0,
+            ),
+        ),
+        Claim(
+            "columns_apart",
+            "A column's coefficients do not depend on the layer's other columns",
+            "LoRA.rar, §3; the summary's third next check",
+            "No network that sees all columns of a layer at once has been trained.",
+            NOT_EXAMINED,
+        ),
+    ]
 
 
 # ---------------------------------------------------------------- figures
+
+
+def table_figure(answer: Gates) -> Figure:
+    """Show a network's mean answer by transformer block, for the parts of self-attention."""
+    figure, panels = plt.subplots(
+        2, 2, figsize=(look.WIDTH, 4.6), sharex=True, sharey=True, layout="constrained"
+    )
+    for axes, part in zip(panels.flat, PARTS, strict=True):
+        layers = [layer for layer in in_depth(answer) if co.part_of(layer) == f"self {part}"]
+        for side, (colour, name) in enumerate(((look.SUBJECT, "subject"), (look.STYLE, "style"))):
+            means = [float(answer[layer][side].mean()) for layer in layers]
+            axes.plot(range(1, len(layers) + 1), means, "o-", color=colour, markersize=5, label=name)
+        axes.axhline(1, color=look.GREY, linestyle=":")
+        axes.set_title(part)
+    figure.supxlabel("transformer block", size=look.SIZE)
+    figure.supylabel("coefficient", size=look.SIZE)
+    legend_below(figure, axes=panels[0, 0])
+    return figure
+
+
+def in_depth(layers: Iterable[str]) -> list[str]:
+    """Return layers in their order from the UNet's input to its output."""
+    depth = places(layers)
+    return sorted(depth, key=lambda layer: depth[layer][-1])
 
 
 def answers_figure(numbers: Tensor, m_c: Tensor, m_s: Tensor) -> Figure:
@@ -190,17 +303,6 @@ def strangers_figure(pictures: Sequence[np.ndarray]) -> Figure:
     axes.imshow(sheet(np.stack(pictures), 6, 2))
     axes.set_axis_off()
     return figure
-
-
-def milliseconds(network: Network, content: LoRA, style: LoRA, repeat: int = 7) -> float:
-    """Return the median time of a network's answers to a pair."""
-    took = []
-    for _ in range(repeat):
-        began = time.perf_counter()
-        with torch.no_grad():
-            network.coefficients(content, style, network.parts)
-        took.append(time.perf_counter() - began)
-    return 1000 * statistics.median(took)
 
 
 def errors_figure(scale: str = "shoebox") -> Figure:
