@@ -28,8 +28,11 @@ PAGES = sorted(p for p in sources.BOOK.glob("*.md") if p.name != "README.md")
 RUN = sources.pages()
 WITH_CONTROL = ("03", "04", "05", "07", "09")
 
-each_chapter = pytest.mark.parametrize("chapter", RUN, ids=lambda path: path.stem)
-# What executes a chapter; one process has all tests of a chapter, so that it runs once.
+# One process has all tests of a chapter, so that it is read, and run, once.
+each_chapter = pytest.mark.parametrize(
+    "chapter", [pytest.param(path, id=path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in RUN]
+)
+# What executes a chapter.
 each_run = pytest.mark.parametrize(
     "chapter",
     [

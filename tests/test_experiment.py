@@ -38,7 +38,8 @@ from lorarar.study.training import slug
 from lorarar.study.tuning import tuned
 from lorarar.study.verdicts import Judge, find_judge, judged, verdicts
 
-pytestmark = pytest.mark.slow
+# One process has all of them, so that what they share is made once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("experiment")]
 
 NAMES = ["dog #2", "clock", "oil painting #1", "watercolor painting #1"]
 PAIRS = [(subject, style) for subject in NAMES[:2] for style in NAMES[2:]]

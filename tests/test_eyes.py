@@ -32,7 +32,8 @@ from lorarar.shoebox.models.loop import Recipe, to_unit
 from lorarar.shoebox.world import styles, subjects, world
 from lorarar.shoebox.world.scene import SIZE
 
-pytestmark = pytest.mark.slow
+# One process has all of them, so that what they share is made once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("eyes")]
 
 NOISE = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
 

@@ -22,6 +22,8 @@ from lorarar.train.gates import updates
 from lorarar.train.hypernetwork import fresh, sample_pairs, schedule
 from lorarar.train.objective import chosen, teach
 
+pytestmark = pytest.mark.xdist_group("hypernetwork")  # one network is trained for several tests
+
 QUICK = {"pairs": 2, "steps": 4, "batch_size": 1, "draws": 2, "hidden": 8, "progress": False}
 
 

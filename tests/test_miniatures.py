@@ -33,7 +33,8 @@ from lorarar.shoebox.world import styles, subjects, world
 from lorarar.shoebox.world.scene import COLOUR_NAMES, SIZE
 from lorarar.train.loop import learning_rate_factor
 
-pytestmark = pytest.mark.slow
+# One process has all of them, so that what they share is made once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("miniatures")]
 
 CORPUS = ["a red and white dog in watercolor painting style", "a photo of an orange striped cat"]
 NOISE = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 ROOT = Path(__file__).resolve().parents[1]
 LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 
-pytestmark = pytest.mark.slow
+# One process has all of them, so that what they share is made once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 
 def closure(names):

@@ -18,7 +18,8 @@ from lorarar.shoebox import zoo
 from lorarar.shoebox.models.critic import Critic
 from lorarar.shoebox.world import styles, subjects, world
 
-pytestmark = pytest.mark.slow
+# One process has all of them, so that what they share is made once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("zoo")]
 
 PAIR = ["dog #2", "oil painting #1"]
 
