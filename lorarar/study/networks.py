@@ -55,6 +55,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "invariants and the layer's moments": {**_INVARIANTS, "context": "moments"},
     "invariants, attention in the layer": {**_INVARIANTS, "context": "attention"},
     "place alone": {**_INVARIANTS, "context": "blind", "steps": 1000},
+    "invariants, no similarity term": {**_INVARIANTS, "similarity": 0.0, "steps": 1000},
+    "place alone, no similarity term": {**_INVARIANTS, "similarity": 0.0, "steps": 1000, "context": "blind"},
     "invariants, batch 1": {**_INVARIANTS, "batch_size": 1},
     "invariants, rate 0.003": {**_INVARIANTS, "learning_rate": 0.003},
     "invariants, twice the steps": {**_INVARIANTS, "steps": 4000},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from scipy import stats
 
 from lorarar.bookkit import figures
@@ -18,7 +19,7 @@ from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
 from lorarar.bookkit.tables import table
-from lorarar.hypernet import PARTS
+from lorarar.hypernet import PARTS, load_network
 from lorarar.hypernet.invariants import places
 from lorarar.scales import data_folder
 from lorarar.shoebox import zoo
@@ -69,7 +70,7 @@ def shipped(recipe: str, seed: int = 0) -> Path:
 
 def recorded(scale: str = "shoebox") -> Facts:
     """Return the numbers from shipped files: ρ of networks and rivals, and the contest on strangers."""
-    return Facts(_errors(scale), _contest(scale))
+    return Facts(_errors(scale), _contest(scale), _table(scale))
 
 
 def errors(scale: str = "shoebox") -> dict[str, dict[str, dict[str, np.ndarray]]]:
@@ -140,6 +141,20 @@ def _errors(scale: str) -> dict[str, float]:
     return facts
 
 
+def _table(scale: str) -> dict[str, float]:
+    """Return the mean coefficients of the table: on the way down and in the middle, and on the way up."""
+    loras, network = zoo.load_pair(*PAIR, scale), load_network(shipped(PLACE))
+    with torch.no_grad():
+        answer = network.coefficients(*loras, network.parts)
+    up = np.array([co.block_of(layer).startswith("up") for layer in answer])
+    means = np.array([[float(m.mean()) for m in both] for both in answer.values()])  # (layers, 2)
+    return {
+        f"table_{way}_{name}": means[there, side].mean()
+        for way, there in (("down", ~up), ("up", up))
+        for side, name in enumerate(("subject", "style"))
+    }
+
+
 def _contest(scale: str) -> dict[str, float]:
     run = record(f"strangers{suffix(scale)}")
     facts: dict[str, float] = {
@@ -196,6 +211,10 @@ def statements(facts: Facts) -> dict[str, bool]:
         "does most of the work that constants can do": f.sum_new - f.even_new
         > 0.8 * (f.sum_new - f.levels_new),
         "nearly as bad as no LoRA at all": f.sum_new > 0.8,
+        "leaves both updates out": max(abs(f.table_down_subject), abs(f.table_down_style)) < 0.15,
+        "keeps more of the subject than of the style": (
+            f.table_up_subject > f.table_up_style > 2 * abs(f.table_down_style)
+        ),
         "ahead of the four constants by": f.place_levels_gap_low > 0,
         "learns its LoRAs by heart": by_heart,
         "It fits its training pairs now, by heart": by_heart and f.columns_known < 0.9 * f.shipped_known,
@@ -259,20 +278,24 @@ def claims(facts: Facts) -> list[Claim]:
 
 
 def table_figure(answer: Gates) -> Figure:
-    """Show a network's mean answer by transformer block, for the parts of self-attention."""
+    """Show a network's mean answer by transformer block; dashes are for cross-attention."""
     figure, panels = plt.subplots(
-        2, 2, figsize=(look.WIDTH, 4.6), sharex=True, sharey=True, layout="constrained"
+        2, 2, figsize=(look.WIDTH, 4.8), sharex=True, sharey=True, layout="constrained"
     )
     for axes, part in zip(panels.flat, PARTS, strict=True):
-        layers = [layer for layer in in_depth(answer) if co.part_of(layer) == f"self {part}"]
-        for side, (colour, name) in enumerate(((look.SUBJECT, "subject"), (look.STYLE, "style"))):
-            means = [float(answer[layer][side].mean()) for layer in layers]
-            axes.plot(range(1, len(layers) + 1), means, "o-", color=colour, markersize=5, label=name)
+        for which, line in (("self", "o-"), ("cross", "o--")):
+            layers = [layer for layer in in_depth(answer) if co.part_of(layer) == f"{which} {part}"]
+            for side, (colour, name) in enumerate(((look.SUBJECT, "subject"), (look.STYLE, "style"))):
+                means = [float(answer[layer][side].mean()) for layer in layers]
+                label = name if which == "self" else None
+                axes.plot(range(1, len(layers) + 1), means, line, color=colour, markersize=4, label=label)
         axes.axhline(1, color=look.GREY, linestyle=":")
         axes.set_title(part)
-    figure.supxlabel("transformer block", size=look.SIZE)
-    figure.supylabel("coefficient", size=look.SIZE)
-    legend_below(figure, axes=panels[0, 0])
+    for axes in panels[1]:
+        axes.set_xlabel("transformer block")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("coefficient")
+    legend_below(figure)
     return figure
 
 
