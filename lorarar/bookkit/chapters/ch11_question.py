@@ -322,7 +322,9 @@ def answers_figure(numbers: Tensor, m_c: Tensor, m_s: Tensor) -> Figure:
         1, 2, figsize=(look.WIDTH, 3.4), sharex=True, sharey=True, layout="constrained"
     )
     for axes, m, name in zip(panels, (m_c, m_s), ("subject", "style"), strict=True):
-        dots = axes.scatter(numbers[:, 3], m, c=numbers[:, 0], cmap=look.DIVERGING, vmin=-0.5, vmax=0.5, s=18)
+        dots = axes.scatter(
+            numbers[:, 3], m, c=numbers[:, 0], cmap=look.DIVERGING, vmin=-0.25, vmax=0.25, s=18
+        )
         axes.set_title(name)
         axes.axhline(1, color=look.GREY, linestyle=":")
     panels[0].set_ylabel("coefficient")
@@ -333,7 +335,8 @@ def answers_figure(numbers: Tensor, m_c: Tensor, m_s: Tensor) -> Figure:
 
 def strangers_figure(pictures: Sequence[np.ndarray]) -> Figure:
     """Show the strangers, one picture each."""
-    figure, axes = plt.subplots(figsize=(look.WIDTH, look.WIDTH / 6 * -(-len(pictures) // 6)))
+    rows = -(-len(pictures) // 6)
+    figure, axes = plt.subplots(figsize=(look.WIDTH, look.WIDTH / 6 * rows), layout="constrained")
     axes.imshow(sheet(np.stack(pictures), 6, 2))
     axes.set_axis_off()
     return figure
