@@ -22,10 +22,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from lorarar.images import image_files, read_images
+from lorarar.options import SPLITS
 from lorarar.scales import Scale, find_scale
 from lorarar.train.pictures import read_captions
 
-SPLITS = ("train", "validation", "test")
 DRAWN_BY = "drawn by"
 """The key of ``world.json`` that says which drawn world the pictures are of, if they are of one."""
 RARE = "sks"

@@ -21,6 +21,9 @@ RESTS = ("average", "sum")
 ORDERS = ("in turn", "mixed")
 """Of the pairs: all steps of one and then the next's (the authors' code), or round after round."""
 
+SPLITS = ("train", "validation", "test")
+"""What a subject or a style is for (`lorarar.collection`)."""
+
 READS = ("columns", "invariants")
 """What a network reads of a pair: entries of two columns (LoRA.rar), or how the two stand to each other."""
 

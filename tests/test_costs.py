@@ -1,16 +1,13 @@
 """What the path costs: counts against counting by hand and whole trainings, and when a method pays."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_pipeline
 
-from lorarar.scales import find_scale
 from lorarar.shoebox import zoo
 from lorarar.study import costs
-from lorarar.study.training import Task, with_pictures
+from lorarar.study.cells import setting, tasks
+from lorarar.study.training import with_pictures
 from lorarar.train import optimise, train_lora
 
 
@@ -55,20 +52,13 @@ def test_the_whole_path():
 
 @pytest.mark.slow
 def test_trainings_are_counted_without_running_them_whole():
-    """On the tiny pipeline, whose operations are counted as those of any other, of more than three steps."""
-    pipe, smoke, pair = tiny_pipeline(size=64), find_scale("smoke"), ("dog #2", "oil painting #1")
-    recipe = replace(smoke.content, steps=4)
-    images, captions = zoo.pictures(pair[0])
-    trained = [None]
-
-    def train():
-        trained[0] = train_lora(pipe, images, captions, recipe, progress=False)
-
-    whole = costs.counted(train)
-    scale = replace(smoke, ziplora=replace(smoke.ziplora, steps=4))
-    task = Task(pipe, scale, pair, trained[0], trained[0])
-    assert costs._lora(task, pair[:1], recipe) == whole
-    sides = [with_pictures(name, trained[0]) for name in pair]
-    whole = costs.counted(lambda: optimise(pipe, *sides, scale.ziplora, progress=False))
+    run = setting("validation", "smoke", progress=False)
+    (task,) = tasks(run, run.pairs[:1])
+    recipe = run.scale.content
+    images, captions = zoo.pictures(task.pair[0])
+    whole = costs.counted(lambda: train_lora(task.pipe, images, captions, recipe, progress=False))
+    assert costs._lora(task, task.pair[:1], recipe) == whole
+    sides = [with_pictures(task.pair[0], task.content), with_pictures(task.pair[1], task.style)]
+    whole = costs.counted(lambda: optimise(task.pipe, *sides, run.scale.ziplora, progress=False))
     # Which samples two random steps take is left to chance: one prediction more or less.
     assert costs._ziplora(task) == pytest.approx(whole, abs=1.01 * costs._prediction(task))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorarar.atomic import atomic
-from lorarar.collection import SPLITS
+from lorarar.options import SPLITS
 from lorarar.parser import Commands, command
 
 

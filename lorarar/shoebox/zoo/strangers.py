@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from lorarar.atomic import atomic
-from lorarar.collection import DRAWN_BY, SPLITS
+from lorarar.collection import DRAWN_BY
+from lorarar.options import SPLITS
 from lorarar.shoebox.world import styles, subjects, world
 from lorarar.shoebox.zoo.names import RARE, REFERENCES, VIEWS, slug
 
@@ -34,7 +35,7 @@ def draw(root: Path, individuals: int = SIZES[0], looks: int = SIZES[1], *, seed
         individuals: how many subjects.
         looks: how many styles.
         seed: of all that is drawn. Another seed's strangers are others.
-        split: of all of them, one of `lorarar.collection.SPLITS`.
+        split: of all of them, one of `lorarar.options.SPLITS`.
 
     Returns:
         ``root``.
