@@ -68,6 +68,18 @@ def test_a_full_folder_is_left_alone(root):
         strangers.draw(root, 1, 1, seed=0, split="test")
 
 
+def test_a_drawing_that_is_stopped_leaves_nothing(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    (tmp_path / "new").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(styles, "random_style", stopped)
+        strangers.draw(tmp_path / "new", 1, 1, seed=0, split="test")
+    assert list(tmp_path.iterdir()) == [tmp_path / "new"] and not any((tmp_path / "new").iterdir())
+    assert len(Folders(strangers.draw(tmp_path / "new", 1, 1, seed=0, split="test")).names) == 2
+
+
 def test_classes_come_in_turn():
     rng = np.random.default_rng(0)
     found = strangers._in_turn(rng, subjects.CLASSES, 2 * len(subjects.CLASSES))

@@ -374,7 +374,8 @@ def questions_table(scale: str = "shoebox") -> Styler:
     """Show the questions of the plan, each with the lead in ρ and its answer."""
     rows = [
         {
-            "Question": f"Is {asked['one']} ahead of {asked['other']}?",
+            "Is this": asked["one"],
+            "ahead of this?": asked["other"],
             "By": look.interval(asked["lead"], "+.3f"),
             "Answer": asked["answer"],
         }

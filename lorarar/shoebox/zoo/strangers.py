@@ -9,12 +9,12 @@ from there.
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from lorarar.atomic import atomic
 from lorarar.collection import DRAWN_BY
 from lorarar.options import SPLITS
 from lorarar.shoebox.world import styles, subjects, world
@@ -49,6 +49,16 @@ def draw(root: Path, individuals: int = SIZES[0], looks: int = SIZES[1], *, seed
         raise ValueError(f"no split {split!r}: choose one of {', '.join(SPLITS)}")
     if root.exists() and any(root.iterdir()):
         raise ValueError(f"{root}: holds something already; name a new folder")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".drawing-") as aside:
+        _draw(Path(aside) / root.name, individuals, looks, seed, split)
+        if root.exists():  # and is empty
+            root.rmdir()
+        (Path(aside) / root.name).rename(root)
+    return root
+
+
+def _draw(root: Path, individuals: int, looks: int, seed: int, split: str) -> None:
     rng = np.random.default_rng([seed, 5])
     said: dict[str, dict[str, dict[str, str]]] = {"subjects": {}, "styles": {}}
     for number, cls in enumerate(_in_turn(rng, subjects.CLASSES, individuals)):
@@ -67,9 +77,9 @@ def draw(root: Path, individuals: int = SIZES[0], looks: int = SIZES[1], *, seed
             classes = [str(cls) for cls in rng.permutation(subjects.CLASSES)[:count]]
             drawings = [world.draw(subjects.random_identity(rng, cls), look, rng) for cls in classes]
             _write(place, drawings, [world.prompt(cls, family) for cls in classes])
-    with atomic(root / "world.json") as aside:
-        aside.write_text(json.dumps({DRAWN_BY: world.VERSION, "seed": seed, **said}, indent=1) + "\n")
-    return root
+    (root / "world.json").write_text(
+        json.dumps({DRAWN_BY: world.VERSION, "seed": seed, **said}, indent=1) + "\n"
+    )
 
 
 def _in_turn(rng: np.random.Generator, words: tuple[str, ...], count: int) -> list[str]:
