@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lorarar.collection import Folders
+from lorarar.hypernet import load_network
 from lorarar.lora import load_lora
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import SCALES
@@ -133,6 +134,8 @@ def test_a_plan_is_read(tmp_path):
         ({"rows": {"a": {"method": "lorarar"}}}, "needs files"),
         ({"rows": {"a": {"method": "direct", "files": ["x"]}}}, "takes no files"),
         ({"rows": {"a": {"method": "table", "files": ["nowhere"]}}}, "there is no file"),
+        ({"rows": {"a": {"method": "direct", "train": {"recipe": "columns"}}}}, "a network of lorarar"),
+        ({"rows": {"a": {"method": "lorarar", "train": {}}}}, "is no plan"),
         ({"questions": [["a", "b", 0]]}, "which is no row"),
         ({"questions": 3}, "is no plan"),
     ],
@@ -206,6 +209,33 @@ def test_a_contest_by_rho_measures_merges_and_goes_on_where_it_stopped(root, tmp
         assert found["halves"].ravel()[3] == pytest.approx(measure.rho(pair, gates), rel=1e-3)
     monkeypatch.setattr(contest, "merge", None)  # nothing is merged or measured twice
     assert all(np.array_equal(one, found[name]) for name, one in contest.contest(run, written).items())
+
+
+@pytest.mark.slow
+def test_a_row_is_trained_as_its_plan_says_and_once(root, tmp_path):
+    world, scale = Folders(root), SCALES["smoke"]
+    train(world.names, tmp_path / "loras", scale, world=world, progress=False)
+    run = setting("test", scale, loras=tmp_path / "loras", out=tmp_path / "out", world=world, progress=False)
+    how = {
+        "recipe": "the same, inputs of rms 1",
+        "seeds": [0, 1],
+        "pairs": 2,
+        "subjects": ["dog #8", "can"],
+        "styles": ["glowing"],
+        "options": {"parts": ["value"], "steps": 2, "batch_size": 1, "draws": 1},
+    }
+    rows = {"value": {"method": "lorarar", "train": how}, "sum": {"method": "direct"}}
+    written = contest.read_plan(plan(tmp_path, measure="rho", rows=rows, questions=[["value", "sum", 0]]))
+    found = contest.contest(run, written)
+    assert found["value"].shape == (2, 3, 2) and np.ptp(found["value"], axis=0).min() > 0
+    files = sorted((run.out / "networks").iterdir())
+    assert [file.name for file in files] == ["value-0.safetensors", "value-1.safetensors"]
+    said = json.loads(load_network(files[1]).metadata["lorarar_training"])
+    assert (said["parts"], said["pairs"], said["seed"]) == (["value"], 2, 1)
+    assert (sorted(said["contents"]), said["styles"]) == (["can", "dog #8"], ["glowing"])
+    before = [file.stat().st_mtime_ns for file in files]
+    assert all(np.array_equal(one, found[name]) for name, one in contest.contest(run, written).items())
+    assert [file.stat().st_mtime_ns for file in files] == before
 
 
 def test_pictures_of_strangers_are_files_anybody_can_open(root):

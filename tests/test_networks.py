@@ -1,5 +1,6 @@
 """Recipes of networks and their rivals, tables of mean coefficients, and the commands that make them."""
 
+import json
 from dataclasses import fields, replace
 
 import numpy as np
@@ -11,12 +12,12 @@ from tiny import tiny_pipeline
 from lorarar.hypernet import Hypernetwork, Invariants, load_network
 from lorarar.lora import LoRA, LoRAError, load_coefficients, save_coefficients, save_lora
 from lorarar.merging import merge
-from lorarar.options import MergeOptions
+from lorarar.options import MergeOptions, values
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import SCALES
 from lorarar.shoebox.world import styles, subjects
 from lorarar.study import coefficients as co
-from lorarar.study import means, networks
+from lorarar.study import means, networks, recipes
 from lorarar.study.__main__ import main
 from lorarar.study.ladder import Reader
 from lorarar.study.ruler import ruler
@@ -80,13 +81,33 @@ def test_strangers_share_no_lora():
 
 def test_recipes_are_options_and_only_the_shipped_one_is_left_as_it_is():
     scale = SCALES["shoebox"]
-    found = {name: networks.recipe(scale, name, 1) for name in networks.RECIPES}
-    short = {name: networks.recipe(scale, name, 1, steps=7).steps for name in found}
+    found = {name: recipes.recipe(scale, name, 1) for name in recipes.RECIPES}
+    short = {name: recipes.recipe(scale, name, 1, steps=7).steps for name in found}
     assert short == dict.fromkeys(found, 7) | {"columns": 5000}
     assert len(set(found.values())) == len(found) and {o.seed for o in found.values()} == {1}
     assert found["invariants"] == replace(found["invariants, query and output"], parts=tuple(co.PARTS))
     with pytest.raises(ValueError, match="no recipe 'invariant': choose one of columns, "):
-        networks.recipe(scale, "invariant", 0)
+        recipes.recipe(scale, "invariant", 0)
+
+
+def test_a_training_is_told_by_all_that_decides_it():
+    said = recipes.Training("place alone", 1, {"steps": 7}, pairs=3, subjects=("dog #8", "can"))
+    assert said.names() == (("dog #8", "can"), styles.SPLIT["train"])
+    options = recipes.recipe(SCALES["shoebox"], said.recipe, said.seed, **said.changes)
+    metadata = {**values(options), "parts": list(options.parts), "pairs": 3}
+    of = {"contents": ["dog #8", "can"], "styles": ["sticker"]}
+    names = [sorted(of["contents"]), of["styles"]]
+
+    def known(**changes):
+        network = Invariants(8, metadata={"lorarar_training": json.dumps(metadata | of | changes)})
+        return recipes._is(network, options, 3, names)
+
+    assert known() and known(contents=["can", "dog #8"])
+    assert not known(pairs=4) and not known(styles=["glowing"]) and not known(steps=8)
+    with pytest.raises(ValueError, match="can is no style"):
+        replace(said, styles=("can",)).names()
+    with pytest.raises(ValueError, match="no subject or style 'dog'"):
+        replace(said, subjects=("dog",)).names()
 
 
 @pytest.mark.slow
@@ -121,7 +142,7 @@ def test_networks_are_trained_once_and_measured(tmp_path, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert networks.networks(scale, "cpu", wanted=wanted, **options) == found
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
-    with pytest.raises(ValueError, match=r"invariants-0\.safetensors: was trained by another recipe"):
+    with pytest.raises(ValueError, match=r"invariants-0\.safetensors: was trained in another way"):
         networks.networks(scale, "cpu", wanted=wanted, **{**options, "steps": 5})
 
 

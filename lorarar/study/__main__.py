@@ -22,7 +22,8 @@ from lorarar.study.judges import examined
 from lorarar.study.means import save_table, table_by, table_of, table_of_nothing
 from lorarar.study.methods import METHODS, find_method, make
 from lorarar.study.metrics import encoders, measured, table_a2
-from lorarar.study.networks import RECIPES, networks
+from lorarar.study.networks import networks
+from lorarar.study.recipes import RECIPES
 from lorarar.study.records import (
     deciding,
     make_tables,
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
         if name == "contest":
             step.add_argument("plan", type=Path, metavar="PLAN", help="such as data/plans/strangers.json")
+            step.add_argument("--measure", metavar="NAME", help="rho or a judge, in place of the plan's own")
         if name in RECORDED:
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
@@ -308,13 +310,16 @@ def _record_contest(options: argparse.Namespace, run: Setting) -> Path:
     from lorarar.study.contest import contest, read_plan, values
 
     plan = read_plan(options.plan)
+    own = f" --measure {options.measure}" if options.measure else ""
+    if own:
+        plan = replace(plan, measure=options.measure)
     run = replace(run, count=plan.count)
     found = contest(run, plan)
     files = [options.plan, *(file for row in plan.rows for file in row.files)]
     return save_recorded(
-        options.record or record_name(run.scale, options.plan.stem),
+        options.record or record_name(run.scale, options.plan.stem + own.replace(" --measure ", "_")),
         values(run, plan, found),
-        command=record_command(f"contest data/plans/{options.plan.name}", run),
+        command=record_command(f"contest data/plans/{options.plan.name}{own}", run),
         seed=run.seed,
         scale=run.scale.name,
         inputs=inside([*files, *sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))]),

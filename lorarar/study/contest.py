@@ -7,6 +7,11 @@ A plan is a JSON file under version control, so that the history shows which cam
               "LoRA.rar": {"method": "lorarar", "files": ["data/hypernetworks/shoebox.safetensors"]}},
      "questions": [["LoRA.rar", "tuned sum", 0]]}
 
+A row of networks that are trained for it says how, and the run trains what is missing:
+
+    {"method": "lorarar", "train": {"recipe": "place alone", "seeds": [0, 1], "options": {"parts": ["value"]},
+                                    "pairs": 30, "subjects": ["dog #1", …], "styles": […]}}
+
 A row with "subjects": 10 is made for the first ten alone, as what takes minutes a pair, and compared there.
 The measure is a judge's, who says which of ``count`` images of a pair are right, or ``rho``, the error of a
 merge (`lorarar.study.ruler`), which needs no images and is better when it is lower.
@@ -36,6 +41,7 @@ from lorarar.stamp import ROOT, sha256
 from lorarar.study.cells import Setting, adapters, tasks
 from lorarar.study.images import images
 from lorarar.study.methods import METHODS, Method, make
+from lorarar.study.recipes import Training, trained
 from lorarar.study.ruler import Ruler, ruler
 from lorarar.study.statistics import Entry, crossed, grid
 from lorarar.study.training import Task, slug, with_pictures
@@ -58,6 +64,7 @@ class Row:
     options: Mapping[str, Any]
     files: tuple[Path, ...]
     subjects: int | None = None
+    trainings: tuple[Training, ...] = ()
 
     @property
     def entrants(self) -> list[tuple[str, Path | None]]:
@@ -94,6 +101,7 @@ def read_plan(path: Path) -> Plan:
                 row.get("options", {}),
                 tuple(ROOT / file for file in row.get("files", ())),
                 row.get("subjects"),
+                _trainings(row.get("train")),
             )
             for name, row in said["rows"].items()
         )
@@ -105,7 +113,9 @@ def read_plan(path: Path) -> Plan:
         if row.method not in (*BY_FILE, *PLAIN):
             known = ", ".join((*BY_FILE, *PLAIN))
             raise ValueError(f"{path}: {row.name}: no method {row.method!r}: choose one of {known}")
-        if bool(row.files) != (row.method in BY_FILE):
+        if row.trainings and (row.files or row.method != "lorarar"):
+            raise ValueError(f"{path}: {row.name}: what is trained is a network of lorarar, without files")
+        if bool(row.files or row.trainings) != (row.method in BY_FILE):
             need = "needs files" if row.method in BY_FILE else "takes no files"
             raise ValueError(f"{path}: {row.name}: method {row.method} {need}")
         if missing := [file for file in row.files if not file.is_file()]:
@@ -114,6 +124,35 @@ def read_plan(path: Path) -> Plan:
     if unknown := [name for one, other, _ in questions for name in (one, other) if name not in names]:
         raise ValueError(f"{path}: a question about {unknown[0]!r}, which is no row of the plan")
     return plan
+
+
+def _trainings(said: Mapping[str, Any] | None) -> tuple[Training, ...]:
+    if said is None:
+        return ()
+    names = {of: tuple(said[of]) if said.get(of) else None for of in ("subjects", "styles")}
+    world = ROOT / said["world"] if said.get("world") else None
+    return tuple(
+        Training(said["recipe"], seed, said.get("options", {}), said.get("pairs"), **names, world=world)
+        for seed in said.get("seeds", [0])
+    )
+
+
+def with_networks(plan: Plan, pipe: DiffusionPipeline, folder: Path, *, progress: bool = True) -> Plan:
+    """Train the networks of the plan's rows that are not in ``folder`` yet; return it with their files."""
+    rows = []
+    for row in plan.rows:
+        files = tuple(
+            trained(
+                pipe,
+                one,
+                folder / f"{zoo.slug(row.name)}-{one.seed}.safetensors",
+                command=f'lorarar study contest, row "{row.name}"',
+                progress=progress,
+            )
+            for one in row.trainings
+        )
+        rows.append(replace(row, files=row.files or files))
+    return replace(plan, rows=tuple(rows))
 
 
 def method_of(row: Row, file: Path | None) -> Method:
@@ -142,6 +181,7 @@ def contest(run: Setting, plan: Plan) -> dict[str, np.ndarray]:
         {row: (trainings, subjects, styles)}: the share of a pair's images that are right, or ρ.
     """
     pipe = load_pipeline(run.scale, run.device)
+    plan = with_networks(plan, pipe, run.out / "networks", progress=run.progress)
     if plan.measure == "rho":
         names = (*run.subjects, *run.styles)
         loras = adapters(names, run.loras, run.scale, run.world)

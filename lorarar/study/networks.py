@@ -7,61 +7,25 @@ touches a test pair.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 from tqdm import tqdm
 
-from lorarar.hypernet import PARTS, Network, layers_of, load_network
+from lorarar.hypernet import Network, layers_of, load_network
 from lorarar.merging import Gates
-from lorarar.options import HypernetworkOptions, values
+from lorarar.options import HypernetworkOptions
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import Scale, find_scale
 from lorarar.shoebox import zoo
-from lorarar.shoebox.world import styles, subjects
 from lorarar.stamp import sha256
 from lorarar.study import coefficients as co
-from lorarar.study.cells import hypernetwork_of
 from lorarar.study.ladder import CONSTANTS, Reader, disjoint, training_pairs, validation_pairs
-from lorarar.study.ruler import DRAWS, Pair, Ruler, ruler, side_of
-from lorarar.train import train_hypernetwork
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
-
-SHIPPED = "columns"
-"""The recipe of the scale's own hypernetwork, whose file is taken where the seed is its."""
-
-_LONGER = {"order": "mixed", "steps": 2000, "batch_size": 4, "warmup": 50, "decay": 1.0}
-_INVARIANTS = {
-    **_LONGER,
-    "reads": "invariants",
-    "hidden": 48,
-    "parts": tuple(PARTS),
-    "weight_decay": 1e-4,
-}
-
-RECIPES: dict[str, dict[str, Any]] = {
-    SHIPPED: {},
-    "columns, falling rate": _LONGER,
-    "the same, inputs of rms 1": {**_LONGER, "unit_inputs": True},
-    "invariants": _INVARIANTS,
-    "invariants, query and output": {**_INVARIANTS, "parts": ("query", "output")},
-    "invariants and the layer's moments": {**_INVARIANTS, "context": "moments"},
-    "invariants, attention in the layer": {**_INVARIANTS, "context": "attention"},
-    "place alone": {**_INVARIANTS, "context": "blind", "steps": 1000},
-    "invariants, no similarity term": {**_INVARIANTS, "similarity": 0.0, "steps": 1000},
-    "place alone, no similarity term": {**_INVARIANTS, "similarity": 0.0, "steps": 1000, "context": "blind"},
-    "invariants, batch 1": {**_INVARIANTS, "batch_size": 1},
-    "invariants, rate 0.003": {**_INVARIANTS, "learning_rate": 0.003},
-    "invariants, twice the steps": {**_INVARIANTS, "steps": 4000},
-}
-"""What each recipe changes of the scale's own: LoRA.rar's network, then the one that reads invariants."""
+from lorarar.study.recipes import RECIPES, SHIPPED, Training, trained
+from lorarar.study.ruler import DRAWS, Pair, Ruler, ruler
 
 RIVALS = ("own", "other pairs' answers", "its layers' means", "its mean answer", "table by layer")
 """The network's answers to the pair; to pairs that share no LoRA with it; the pair's own, averaged over each
@@ -69,75 +33,6 @@ layer and over everything; and the layers' means over all training pairs, which 
 
 KNOWN = 8
 """How many training pairs are measured, or fewer where there are not as many without a common LoRA."""
-
-
-def recipe(scale: Scale, name: str, seed: int, **changes: Any) -> HypernetworkOptions:
-    """Return the options of a recipe at a scale; ``changes`` are made to what the recipe itself trains.
-
-    Raises:
-        ValueError: no such recipe, or a change that is out of range.
-    """
-    if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}: choose one of {', '.join(RECIPES)}")
-    given = RECIPES[name] | changes if name != SHIPPED else RECIPES[name]
-    return HypernetworkOptions.of(scale.hypernetwork, **given, seed=seed)
-
-
-def trained(
-    pipe: DiffusionPipeline,
-    name: str,
-    seed: int,
-    folder: Path,
-    *,
-    progress: bool = True,
-    **changes: Any,
-) -> Path:
-    """Train a network of `RECIPES` on the pipeline's zoo, or take the file that is there.
-
-    A training that was interrupted goes on from its checkpoint beside the file.
-
-    Raises:
-        ValueError: no such recipe, or the file there was trained by another one.
-    """
-    scale, path = pipe.scale, folder / f"{zoo.slug(name)}-{seed}.safetensors"
-    options = recipe(scale, name, seed, **changes)
-    for there in [hypernetwork_of(scale)] * (name == SHIPPED) + [path]:
-        if there.is_file() and _is(load_network(there), options):
-            return there
-    if path.is_file():
-        raise ValueError(f"{path}: was trained by another recipe; move it away")
-    folder.mkdir(parents=True, exist_ok=True)
-    contents, looks = ([_side(one, scale) for one in axis.SPLIT["train"]] for axis in (subjects, styles))
-    said = [f"--{key.replace('_', '-')} {value}" for key, value in changes.items()]
-    network, _ = train_hypernetwork(
-        pipe,
-        contents,
-        looks,
-        options,
-        pairs=scale.hypernetwork_pairs,
-        checkpoint=f"{path}.checkpoint",
-        checkpoint_every=50,
-        resume=True,
-        command=" ".join(["lorarar study networks", f'--recipes "{name}" --seeds {seed}', *said]),
-        progress=progress,
-    )
-    network.save(path)
-    return path
-
-
-_side = cache(side_of)  # drawing all the pictures takes longer than a short training
-
-
-def _is(network: Network, options: HypernetworkOptions) -> bool:
-    """Say whether a network was trained by these options; what its file does not say was left as it is."""
-    said = json.loads(network.metadata.get("lorarar_training", "{}"))
-    wanted = {**values(options), "parts": list(options.parts)}
-    default = {**values(HypernetworkOptions()), "parts": list(HypernetworkOptions.parts)}
-    return bool(said) and all(
-        said.get(name, default[name]) == value
-        for name, value in wanted.items()
-        if name not in ("gradient_checkpointing", "draws")
-    )
 
 
 def rivals(measure: Ruler, network: Network, pairs: Sequence[Pair]) -> dict[str, list[float]]:
@@ -231,8 +126,19 @@ def networks(
     folder = Path("runs") / "networks" / scale.name if folder is None else folder
     wanted = dict.fromkeys(RECIPES, (0,)) if wanted is None else wanted
     pipe = load_pipeline(scale, device)
+    said = "".join(f" --{key.replace('_', '-')} {value}" for key, value in changes.items())
     files = [
-        (name, seed, trained(pipe, name, seed, folder, progress=progress, **changes))
+        (
+            name,
+            seed,
+            trained(
+                pipe,
+                Training(name, seed, {} if name == SHIPPED else changes),
+                folder / f"{zoo.slug(name)}-{seed}.safetensors",
+                command=f'lorarar study networks --recipes "{name}" --seeds {seed}{said}',
+                progress=progress,
+            ),
+        )
         for name, seeds in wanted.items()
         for seed in seeds
     ]
