@@ -16,9 +16,11 @@ from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
 from lorarar.shoebox.zoo import strangers
 from lorarar.shoebox.zoo.training import train
+from lorarar.stamp import ROOT
 from lorarar.study import coefficients as co
 from lorarar.study import contest
 from lorarar.study.cells import setting
+from lorarar.study.recipes import recipe
 from lorarar.study.ruler import ruler
 from lorarar.study.training import with_pictures
 from lorarar.study.verdicts import find_judge
@@ -125,6 +127,29 @@ def test_a_plan_is_read(tmp_path):
     assert [row.entrants[0][0] for row in found.rows] == ["plain-sum", "tuned-sum", "shipped-0"]
     assert found.questions == (("shipped", "plain sum", 0.0),)
     assert contest.method_of(found.rows[1], None).options == {"content_weight": 0.8}
+
+
+def test_a_plan_may_name_its_own_pairs(tmp_path):
+    run = setting("validation", "smoke", out=tmp_path)
+    assert contest.read_plan(plan(tmp_path)).setting(run) == replace(run, count=2)
+    on = {"subjects": ["toaster", "sofa"], "styles": ["cyberpunk"]}
+    found = contest.read_plan(plan(tmp_path, on=on)).setting(run)
+    assert found.pairs == [("toaster", "cyberpunk"), ("sofa", "cyberpunk")] and found.count == 2
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "data" / "plans").glob("*.json")), ids=lambda file: file.stem)
+def test_the_plans_of_the_book_can_be_read(file):
+    found = contest.read_plan(file)
+    assert found.rows and found.questions
+    for name in (*found.subjects, *found.styles):
+        zoo.axis(name)
+    for row in found.rows:
+        for training in row.trainings:
+            recipe(SCALES["shoebox"], training.recipe, training.seed, **training.changes)
+            taught = training.names()
+            assert training.pairs is None or training.pairs <= len(taught[0]) * len(taught[1])
+            # What a network is tested on it has not seen.
+            assert not set(found.subjects) & set(taught[0]) and not set(found.styles) & set(taught[1])
 
 
 @pytest.mark.parametrize(

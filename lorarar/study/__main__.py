@@ -313,7 +313,9 @@ def _record_contest(options: argparse.Namespace, run: Setting) -> Path:
     own = f" --measure {options.measure}" if options.measure else ""
     if own:
         plan = replace(plan, measure=options.measure)
-    run = replace(run, count=plan.count)
+    run = plan.setting(run)
+    if options.out is None and (plan.subjects or plan.styles):
+        run = replace(run, out=run.out.with_name(options.plan.stem))
     found = contest(run, plan)
     files = [options.plan, *(file for row in plan.rows for file in row.files)]
     return save_recorded(

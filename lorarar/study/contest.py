@@ -12,6 +12,7 @@ A row of networks that are trained for it says how, and the run trains what is m
     {"method": "lorarar", "train": {"recipe": "place alone", "seeds": [0, 1], "options": {"parts": ["value"]},
                                     "pairs": 30, "subjects": ["dog #1", …], "styles": […]}}
 
+A plan whose pairs are not those of a split names them: "on": {"subjects": […], "styles": […]}.
 A row with "subjects": 10 is made for the first ten alone, as what takes minutes a pair, and compared there.
 The measure is a judge's, who says which of ``count`` images of a pair are right, or ``rho``, the error of a
 merge (`lorarar.study.ruler`), which needs no images and is better when it is lower.
@@ -77,12 +78,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was written down before: measure, images a pair, rows and questions (one, other, margin)."""
+    """What was written down before: measure, images a pair, rows and questions (one, other, margin).
+
+    ``subjects`` and ``styles`` are those of its pairs, if they are not those of a split.
+    """
 
     measure: str
     count: int
     rows: tuple[Row, ...]
     questions: tuple[tuple[str, str, float], ...]
+    subjects: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+
+    def setting(self, run: Setting) -> Setting:
+        """Return a run with the plan's own images a pair, subjects and styles."""
+        own = {of: getattr(self, of) for of in ("subjects", "styles") if getattr(self, of)}
+        return replace(run, count=self.count, **own)
 
 
 def read_plan(path: Path) -> Plan:
@@ -106,7 +117,8 @@ def read_plan(path: Path) -> Plan:
             for name, row in said["rows"].items()
         )
         questions = tuple((str(one), str(other), float(by)) for one, other, by in said["questions"])
-        plan = Plan(str(said["measure"]), int(said.get("count", 1)), rows, questions)
+        pairs = (tuple(said.get("on", {}).get(of, ())) for of in ("subjects", "styles"))
+        plan = Plan(str(said["measure"]), int(said.get("count", 1)), rows, questions, *pairs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: is no plan of a contest: {error!r}") from error
     for row in rows:
@@ -175,7 +187,7 @@ def _by_levels(task: Task, **options: Any) -> LoRA:
 
 
 def contest(run: Setting, plan: Plan) -> dict[str, np.ndarray]:
-    """Measure every row; what is there is kept, so that a run goes on where it stopped.
+    """Measure every row on the run's pairs (`Plan.setting`); what is there is kept for a run that goes on.
 
     Returns:
         {row: (trainings, subjects, styles)}: the share of a pair's images that are right, or ρ.
