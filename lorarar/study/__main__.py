@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from lorarar.collection import Folders
 from lorarar.judging import load_encoder
 from lorarar.lora import load_lora
@@ -38,7 +40,8 @@ from lorarar.study.tuning import tuned
 from lorarar.study.verdicts import find_judge, judged
 
 RECORDED = (
-    "metrics", "times", "record", "tables", "judges", "tune", "ladder", "networks", "contest", "costs",
+    "metrics", "times", "record", "tables", "judges", "tune", "ladder", "networks", "contest", "novelty",
+    "costs",
 )  # fmt: skip
 """Steps that write a record."""
 
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         ("networks", "train hypernetworks by recipes that differ in one thing, measure and record them"),
         ("means", "write the mean of coefficients over pairs, for `lorarar merge --method table`"),
         ("contest", "make and judge what a plan says, written down before, and record its answers"),
+        ("novelty", "measure how new LoRAs are and whether that foretells ρ of a contest, and record it"),
         ("costs", "count what each part of the path costs, and record it"),
     ):
         step = steps.add_parser(name, help=text, description=text)
@@ -80,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "contest":
             step.add_argument("plan", type=Path, metavar="PLAN", help="such as data/plans/strangers.json")
             step.add_argument("--measure", metavar="NAME", help="rho or a judge, in place of the plan's own")
+        if name == "novelty":
+            step.add_argument("--contest", metavar="NAME", default="strangers", help="its record, of ρ")
         if name in RECORDED:
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
@@ -128,14 +134,14 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument("--hypernetwork", type=Path, metavar="FILE", help="default: the scale's")
         step.add_argument("--names", nargs="+", metavar="NAME", help="of the split; default: all")
         step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
-        if name != "contest":
+        if name not in ("contest", "novelty"):
             step.add_argument(
                 "--count", type=int, default=COUNT, help="images of each cell; default: %(default)s"
             )
         step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/experiment/SCALE/SPLIT")
         if name == "make":
             step.add_argument("--methods", nargs="+", metavar="NAME", default=["ziplora", "joint"])
-        elif name not in ("tune", "costs", "contest"):
+        elif name not in ("tune", "costs", "contest", "novelty"):
             step.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
         if name == "images":
             step.add_argument(
@@ -143,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "costs":
             step.set_defaults(methods=None)
-        if name == "contest":
+        if name in ("contest", "novelty"):
             step.set_defaults(methods=None, count=COUNT)
         if name in ("verdicts", "tune", "costs"):
             step.add_argument("--judge", default="mars2", help="mars2, mars2=PATH_OR_URL or critic")
@@ -242,6 +248,8 @@ def _run(options: argparse.Namespace) -> None:
         say(_record_costs(options, run))
     elif options.step == "contest":
         say(_record_contest(options, run))
+    elif options.step == "novelty":
+        say(_record_novelty(options, run))
     elif options.step in ("times", "metrics"):
         from lorarar.records import inside, save_recorded
 
@@ -325,6 +333,23 @@ def _record_contest(options: argparse.Namespace, run: Setting) -> Path:
         seed=run.seed,
         scale=run.scale.name,
         inputs=inside([*files, *sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))]),
+    )
+
+
+def _record_novelty(options: argparse.Namespace, run: Setting) -> Path:
+    from lorarar.records import inside, recorded, save_recorded
+    from lorarar.study.novelty import measured
+
+    found = recorded(options.contest)
+    if found["measure"] != "rho" or [found["subjects"], found["styles"]] != [[*run.subjects], [*run.styles]]:
+        raise ValueError(f"{options.contest}: is no record of ρ of this run's pairs")
+    return save_recorded(
+        options.record or record_name(run.scale, "novelty"),
+        measured(run, {name: np.mean(row["pairs"], axis=0) for name, row in found["rows"].items()}),
+        command=record_command("novelty", run),
+        seed=run.seed,
+        scale=run.scale.name,
+        inputs=inside([data_folder() / "recorded" / f"{options.contest}.json"]),
     )
 
 
