@@ -1,0 +1,70 @@
+"""RegMean in the experiment: the inputs of each LoRA are measured once and serve all its pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lorarar.lora import LoRA
+from lorarar.merging import Inputs, merge
+from lorarar.pipelines import base_sha256
+from lorarar.shoebox.world import subjects
+from lorarar.study.training import Task, lora_digest, with_pictures
+from lorarar.train import own_inputs, pictured_inputs
+
+_known: dict[tuple[str, ...], Inputs] = {}
+SOURCES = ("own", "pictures")
+
+
+def by_regression(task: Task, *, inputs: str = "own", draws: int = 48, **options: Any) -> LoRA:
+    """Merge a task's pair by `lorarar.merging.regmean`.
+
+    Args:
+        task: the pair.
+        inputs: ``own``, what the layers are given while either LoRA draws, or ``pictures``, on noised
+            pictures of its training set.
+        draws: of pictures, for the latter.
+        **options: of the merge.
+
+    Raises:
+        ValueError: no such inputs.
+    """
+    if inputs not in SOURCES:
+        raise ValueError(f"inputs {inputs!r}: choose one of {', '.join(SOURCES)}")
+    sides = zip(task.pair, (task.content, task.style), strict=True)
+    if inputs == "own":
+        both = [
+            _once(task, lora, "own", lambda name=name, lora=lora: _own(task, name, lora))
+            for name, lora in sides
+        ]
+    else:
+        both = [
+            _once(
+                task,
+                lora,
+                f"{draws} pictures",
+                lambda name=name, lora=lora: pictured_inputs(
+                    task.pipe, with_pictures(name, lora, task.world), draws, task.seed
+                ),
+            )
+            for name, lora in sides
+        ]
+    return merge(task.content, task.style, "regmean", inputs=(both[0], both[1]), **options)
+
+
+def prompts(task: Task, name: str) -> list[str]:
+    """Return what a LoRA is asked to draw: a subject by its own words, a style on classes in turn."""
+    if task.world.axis(name) == "subject":
+        return [task.world.words(name)]
+    return [task.world.words(None, name, cls=cls) for cls in subjects.CLASSES]
+
+
+def _own(task: Task, name: str, lora: LoRA) -> Inputs:
+    return own_inputs(task.pipe, lora, prompts(task, name), seed=900 + task.seed)
+
+
+def _once(task: Task, lora: LoRA, kind: str, measure: Callable[[], Inputs]) -> Inputs:
+    key = (kind, str(task.seed), lora_digest(lora), base_sha256(task.pipe))
+    if key not in _known:
+        _known[key] = measure()
+    return _known[key]
