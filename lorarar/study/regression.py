@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from lorarar.lora import LoRA
@@ -32,24 +31,8 @@ def by_regression(task: Task, *, inputs: str = "own", draws: int = 48, **options
     if inputs not in SOURCES:
         raise ValueError(f"inputs {inputs!r}: choose one of {', '.join(SOURCES)}")
     sides = zip(task.pair, (task.content, task.style), strict=True)
-    if inputs == "own":
-        both = [
-            _once(task, lora, "own", lambda name=name, lora=lora: _own(task, name, lora))
-            for name, lora in sides
-        ]
-    else:
-        both = [
-            _once(
-                task,
-                lora,
-                f"{draws} pictures",
-                lambda name=name, lora=lora: pictured_inputs(
-                    task.pipe, with_pictures(name, lora, task.world), draws, task.seed
-                ),
-            )
-            for name, lora in sides
-        ]
-    return merge(task.content, task.style, "regmean", inputs=(both[0], both[1]), **options)
+    first, second = (_inputs(task, name, lora, inputs, draws) for name, lora in sides)
+    return merge(task.content, task.style, "regmean", inputs=(first, second), **options)
 
 
 def prompts(task: Task, name: str) -> list[str]:
@@ -59,12 +42,12 @@ def prompts(task: Task, name: str) -> list[str]:
     return [task.world.words(None, name, cls=cls) for cls in subjects.CLASSES]
 
 
-def _own(task: Task, name: str, lora: LoRA) -> Inputs:
-    return own_inputs(task.pipe, lora, prompts(task, name), seed=900 + task.seed)
-
-
-def _once(task: Task, lora: LoRA, kind: str, measure: Callable[[], Inputs]) -> Inputs:
-    key = (kind, str(task.seed), lora_digest(lora), base_sha256(task.pipe))
+def _inputs(task: Task, name: str, lora: LoRA, source: str, draws: int) -> Inputs:
+    key = (source, str(draws), str(task.seed), lora_digest(lora), base_sha256(task.pipe))
     if key not in _known:
-        _known[key] = measure()
+        if source == "own":
+            _known[key] = own_inputs(task.pipe, lora, prompts(task, name), seed=900 + task.seed)
+        else:
+            taught = with_pictures(name, lora, task.world)
+            _known[key] = pictured_inputs(task.pipe, taught, draws, task.seed)
     return _known[key]
