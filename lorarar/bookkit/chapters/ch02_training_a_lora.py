@@ -215,7 +215,7 @@ def statements(f: Facts) -> dict[str, bool]:
     """Return what the chapter's prose states, by its own words."""
     halves = f.rho_subject_rank_4, f.rho_style_rank_4, f.rho_subject_largest_50, f.rho_style_largest_50
     return {
-        "a LoRA cannot take credit for what the base model does anyway": f.subject_base < 0.2 < 0.9 < f.subject_lora,
+        "take credit for what the base model does anyway": f.subject_base < 0.2 < 0.9 < f.subject_lora,
         "All three belong to training pairs": f.weak == f.weak_train == 3,
         "Small is not weak": f.strength > 0.2,
         "More than half of what the LoRA gained is learnt by heart": 0

@@ -242,7 +242,7 @@ def claims(f: Facts) -> list[Claim]:
             "columns_beat_scalars",
             "A coefficient for each column does better than tuned weights",
             "ZipLoRA, its premise",
-            f"In pictures ZipLoRA is ahead of the sum at 0.7 by {f.zip_lead:.0f} points ({f.zip_lead_low:.0f} to "
+            f"In pictures ZipLoRA leads the sum at 0.7 by {f.zip_lead:.0f} points ({f.zip_lead_low:.0f} to "
             f"{f.zip_lead_high:.0f}), on nine validation pairs with four images each.",
             sign_verdict(f.zip_lead_low, f.zip_lead_high),
         ),

@@ -273,8 +273,8 @@ def claims(f: Facts) -> list[Claim]:
             "The judge tells right from wrong where the standard metrics do not",
             "LoRA.rar, §4 and supplement §A2.1",
             f"of six drawings the miniature picks the right one in {f.picks_mars2:.0%} of orders, the best "
-            f"metric in {f.picks_metric:.0%}, {points(ahead)}: the interval holds zero. On generated images "
-            "the miniature is no judge",
+            f"metric in {f.picks_metric:.0%}, {points(ahead)}: the interval contains zero. On generated "
+            "images the miniature is no judge",
             sign_verdict(f.ahead_low, f.ahead_high),
         ),
         Claim(
