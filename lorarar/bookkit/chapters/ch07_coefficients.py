@@ -164,8 +164,7 @@ def statements(facts: Facts) -> dict[str, bool]:
     f = facts
     return {
         "The network drops query and output of both LoRAs in the middle of the UNet": f.energy_inner < 0.1,
-        "uses them mainly in three modules on the way up, the last of which goes mostly to the": f.spent > 0.8
-        and f.last_subject > 2 * f.last_style,
+        "the last of which goes mostly to the subject": f.spent > 0.8 and f.last_subject > 2 * f.last_style,
         "Hardly anyone would notice if it did not": f.cost_half_low <= 0 <= f.cost_half_high,
         "only the output of cross-attention clearly needs its coefficients": f.sure == 1
         and f.cost_cross_output_low > 0,
@@ -221,8 +220,8 @@ def claims(facts: Facts) -> list[Claim]:
             "columns_matter",
             "It takes a coefficient for each column, not one for each layer",
             "ZipLoRA, §4, as the reason for column-wise merging",
-            f"It does in the output of cross-attention, where the mean of each layer makes ρ grow by {cross}; "
-            f"for all predicted layers it grows by {columns}: the interval contains zero.",
+            f"True of the output of cross-attention: there the mean of each layer makes ρ grow by {cross}. "
+            f"For all predicted layers it grows by {columns}: the interval contains zero.",
             verdict(f.cost_columns_low > 0, f.cost_cross_columns_low > 0, f.cost_columns_high < 0),
         ),
         Claim(
