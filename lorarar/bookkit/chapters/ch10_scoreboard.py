@@ -248,22 +248,22 @@ def claims(f: Facts) -> list[Claim]:
             "LoRA.rar puts the right subject into the right style more often than ZipLoRA",
             "LoRA.rar, abstract and §4",
             f"{written(f, 'duel', '+.1f')} on the test, {written(f, 'duel_validation')} on validation, with "
-            "one network, trained once: it leans the other way and is not settled",
+            "one network, trained once: this leans the other way and is not settled.",
             sign_verdict(settled, settled),
         ),
         Claim(
             "before_joint",
             "LoRA.rar is better than joint training",
             "LoRA.rar, §4",
-            f"{written(f, 'joint')}: the interval contains zero",
+            f"{written(f, 'joint')} on the test: the interval contains zero.",
             sign_verdict(f.joint_low, f.joint_high),
         ),
         Claim(
             "before_sums",
             "LoRA.rar is better than the direct merge, TIES, DARE and DARE-TIES",
             "LoRA.rar, §4",
-            "better than TIES, DARE and DARE-TIES as the paper ran them, on factors; minus the plain sum "
-            f"{written(f, 'sum')}: the interval contains zero",
+            "Better than TIES, DARE and DARE-TIES as the paper ran them, on factors; ahead of the plain sum by "
+            f"{written(f, 'sum')}: the interval contains zero.",
             verdict(
                 f.sum_low > 0 and f.lorarar_factors == 3, part=f.lorarar_factors == 3, against=f.sum_high < 0
             ),
@@ -272,8 +272,8 @@ def claims(f: Facts) -> list[Claim]:
             "hard_names",
             "The can and the glowing style are hard for all methods",
             "LoRA.rar, supplement §A2.2",
-            f"glowing is hard, {f.glowing:.0%} right over all merges; the can, with {f.can:.0%}, is not, for "
-            "a drawn can has no writing to lose",
+            f"Glowing is hard, {f.glowing:.0%} right over all merges; the can, with {f.can:.0%}, is not, since "
+            "a drawn can has no writing to lose.",
             verdict(f.can_place <= 2 and f.glowing_place <= 2, part=f.glowing_place <= 2),
         ),
     ]
