@@ -235,8 +235,8 @@ def claims(f: Facts) -> list[Claim]:
             "real_time",
             "Merging happens in real time",
             "LoRA.rar, abstract",
-            f"A merge takes {f.merge_ms:.0f} ms in the chapter's run, where {f.pictures:.0f} of them fit into "
-            f"the time of one picture, and {f.recorded_ms:.0f} ms in the recorded one.",
+            f"A merge takes {f.merge_ms:.0f} ms in the chapter's run, where {f.pictures:.0f} of them fit "
+            f"into the time of one picture, and {f.recorded_ms:.0f} ms in the recorded one.",
             verdict(f.pictures > 1),
         ),
         Claim(
