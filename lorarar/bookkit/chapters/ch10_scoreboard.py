@@ -262,8 +262,8 @@ def claims(f: Facts) -> list[Claim]:
             "before_sums",
             "LoRA.rar is better than the direct merge, TIES, DARE and DARE-TIES",
             "LoRA.rar, §4",
-            "Better than TIES, DARE and DARE-TIES as the paper ran them, on factors; ahead of the plain sum by "
-            f"{written(f, 'sum')}: the interval contains zero.",
+            "Better than TIES, DARE and DARE-TIES as the paper ran them, on factors; ahead of the plain sum "
+            f"by {written(f, 'sum')}: the interval contains zero.",
             verdict(
                 f.sum_low > 0 and f.lorarar_factors == 3, part=f.lorarar_factors == 3, against=f.sum_high < 0
             ),
