@@ -15,14 +15,15 @@ _known: dict[tuple[str, ...], Inputs] = {}
 SOURCES = ("own", "pictures")
 
 
-def by_regression(task: Task, *, inputs: str = "own", draws: int = 48, **options: Any) -> LoRA:
+def by_regression(task: Task, *, inputs: str = "own", draws: int = 0, only: str = "", **options: Any) -> LoRA:
     """Merge a task's pair by `lorarar.merging.regmean`.
 
     Args:
         task: the pair.
         inputs: ``own``, what the layers are given while either LoRA draws, or ``pictures``, on noised
             pictures of its training set.
-        draws: of pictures, for the latter.
+        draws: how many pictures are drawn, or noised; 0 takes `InputsOptions`' number, or 48.
+        only: of layers whose names hold this; the others are averaged.
         **options: of the merge.
 
     Raises:
@@ -31,7 +32,10 @@ def by_regression(task: Task, *, inputs: str = "own", draws: int = 48, **options
     if inputs not in SOURCES:
         raise ValueError(f"inputs {inputs!r}: choose one of {', '.join(SOURCES)}")
     sides = zip(task.pair, (task.content, task.style), strict=True)
-    first, second = (_inputs(task, name, lora, inputs, draws) for name, lora in sides)
+    first, second = (
+        {k: moment for k, moment in _inputs(task, name, lora, inputs, draws).items() if only in k}
+        for name, lora in sides
+    )
     return merge(task.content, task.style, "regmean", inputs=(first, second), **options)
 
 
@@ -46,8 +50,9 @@ def _inputs(task: Task, name: str, lora: LoRA, source: str, draws: int) -> Input
     key = (source, str(draws), str(task.seed), lora_digest(lora), base_sha256(task.pipe))
     if key not in _known:
         if source == "own":
-            _known[key] = own_inputs(task.pipe, lora, prompts(task, name), seed=900 + task.seed)
+            asked = {"seed": 900 + task.seed} | ({"pictures": draws} if draws else {})
+            _known[key] = own_inputs(task.pipe, lora, prompts(task, name), **asked)
         else:
             taught = with_pictures(name, lora, task.world)
-            _known[key] = pictured_inputs(task.pipe, taught, draws, task.seed)
+            _known[key] = pictured_inputs(task.pipe, taught, draws or 48, task.seed)
     return _known[key]
