@@ -68,7 +68,7 @@ ENDS = ("", "_low", "_high")
 
 
 def shipped(recipe: str, seed: int = 0) -> Path:
-    """Return the file of a network of `lorarar.study.networks.RECIPES`."""
+    """Return the file of a network of `lorarar.study.recipes.RECIPES`."""
     return data_folder() / "hypernetworks" / "trials" / f"{zoo.slug(recipe)}-{seed}.safetensors"
 
 
