@@ -272,8 +272,8 @@ def claims(f: Facts) -> list[Claim]:
             "hard_names",
             "The can and the glowing style are hard for all methods",
             "LoRA.rar, supplement §A2.2",
-            f"Glowing is hard, {f.glowing:.0%} right over all merges; the can, with {f.can:.0%}, is not, since "
-            "a drawn can has no writing to lose.",
+            f"Glowing is hard, {f.glowing:.0%} right over all merges; the can, with {f.can:.0%}, is not, "
+            "since a drawn can has no writing to lose.",
             verdict(f.can_place <= 2 and f.glowing_place <= 2, part=f.glowing_place <= 2),
         ),
     ]
