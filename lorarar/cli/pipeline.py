@@ -12,8 +12,8 @@ def add_pipeline(commands: Commands) -> None:
     parser = command(
         commands,
         "pipeline",
-        "Do everything for one pair: train what is not trained, merge, make pictures, and let the judge look at "
-        "them. It can be stopped at any time; the same command then goes on where it stopped.",
+        "Do everything for one pair: train what is not trained, merge, make pictures, and let the judge "
+        "look at them. It can be stopped at any time; the same command then goes on where it stopped.",
         'lorarar pipeline my-dog oil-paintings -o dog-in-oil --scale sdxl --content-prompt "a sks dog"'
         ' --style-prompt "a vase in oil painting style"\n'
         "  lorarar pipeline dog.safetensors oil.safetensors -o dog-in-oil --scale sdxl"
