@@ -133,7 +133,9 @@ def values(options: Options | None) -> dict[str, Any]:
 
 
 METHODS = ("direct", "levels", "ties", "dare", "dare-ties", "lorarar", "ziplora", "table", "np-lora")
-"""Ways to merge (`lorarar.merging`)."""
+"""Ways to merge (`lorarar.merging`) that need no more than files."""
+WITH_BASE = ("regmean",)
+"""Ways that need to see the two LoRAs at work on their base."""
 
 FLAVOURS = ("delta", "factors")
 """What TIES and DARE prune: updates, or their factors apart, as peft does."""
@@ -159,7 +161,7 @@ class MergeOptions(Options):
         choices=RESTS,
         expected=f"one of {', '.join(RESTS)}",
         shown="as the hypernetwork was trained, else averaged",
-        methods=_BY_COLUMNS,
+        methods=(*_BY_COLUMNS, "regmean"),
     )
     content_rest: float = option(0.5, "the content's weight in the other layers", **_REST)
     style_rest: float = option(0.5, "the style's weight in the other layers", **_REST)
@@ -194,6 +196,9 @@ class MergeOptions(Options):
         least=1,
         expected="at least 1, or none for all",
         methods=("np-lora",),
+    )
+    ridge: float = option(
+        0.1, "share of the inputs' mean square that is added in every direction", above=0, methods=WITH_BASE
     )
     content_weight: float = option(1.0, "weight of the content's update", **_WEIGHT)
     style_weight: float = option(1.0, "weight of the style's update", **_WEIGHT)
@@ -291,6 +296,15 @@ class ZipLoraOptions(MergerRecipe):
     )
     seed: int = option(0, _SEED)
     gradient_checkpointing: bool = _CHECKPOINTING
+
+
+@dataclass(frozen=True)
+class InputsOptions(Options):
+    """All options of `lorarar.train.own_inputs`, by which RegMean merges."""
+
+    pictures: int = option(12, "that either LoRA draws, for the inputs of its layers", least=1)
+    drawing_steps: int = option(8, "of denoising for each of them", least=1)
+    seed: int = option(0, "of the first of them", least=0)
 
 
 @dataclass(frozen=True)

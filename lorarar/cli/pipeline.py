@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lorarar.options import METHODS
+from lorarar.options import METHODS, WITH_BASE
 from lorarar.parser import Commands, command
 
 
@@ -51,7 +51,7 @@ def add_pipeline(commands: Commands) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=METHODS,
+        choices=(*METHODS, *WITH_BASE),
         help="default: lorarar with --hypernetwork, ziplora where both sides have pictures, else direct",
     )
     parser.add_argument("--hypernetwork", metavar="FILE", type=Path, help="lorarar: the trained network")
@@ -112,6 +112,10 @@ def _pipeline(options: argparse.Namespace) -> None:
     if method == "ziplora" and not pictures and not wrong:
         wrong.append(
             ValueError("--method ziplora needs the pictures of both: --content-images, --style-images")
+        )
+    if method == "regmean" and not (content.words and style.words) and not wrong:
+        wrong.append(
+            ValueError("--method regmean lets both LoRAs draw: give --content-prompt and --style-prompt")
         )
     wrong += _numbers(options)
     wrong += _files(options)

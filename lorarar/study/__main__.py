@@ -8,23 +8,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from lorarar.collection import Folders
 from lorarar.judging import load_encoder
 from lorarar.lora import load_lora
 from lorarar.parser import EXIT_STATUSES, Parser, status_of
-from lorarar.scales import data_folder, find_scale
+from lorarar.scales import find_scale
 from lorarar.shoebox import zoo
-from lorarar.shoebox.world import styles, subjects
-from lorarar.study import ladder, people
-from lorarar.study.cells import COUNT, SPLITS, Setting, hypernetwork_of, setting, tasks
+from lorarar.study import people, steps
+from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
-from lorarar.study.judges import examined
 from lorarar.study.means import save_table, table_by, table_of, table_of_nothing
 from lorarar.study.methods import METHODS, find_method, make
 from lorarar.study.metrics import encoders, measured, table_a2
-from lorarar.study.networks import networks
 from lorarar.study.recipes import RECIPES
 from lorarar.study.records import (
     deciding,
@@ -53,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"example:\n  lorarar study images --methods direct k-lora\n\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+    known = parser.add_subparsers(dest="step", metavar="STEP", required=True)
     for name, text in (
         ("make", "work out what takes minutes for a pair: ZipLoRA's coefficients, joint training's LoRA"),
         ("images", "make the images of methods, for all pairs that lack them"),
@@ -74,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         ("novelty", "measure how new LoRAs are and whether that foretells ρ of a contest, and record it"),
         ("costs", "count what each part of the path costs, and record it"),
     ):
-        step = steps.add_parser(name, help=text, description=text)
+        step = known.add_parser(name, help=text, description=text)
         step.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
         step.add_argument("--seed", type=int, default=0, help="default: %(default)s")
         step.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
@@ -156,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "times":
             step.add_argument("--repeat", type=int, default=5, help="default: %(default)s")
             step.add_argument("--slow-pairs", type=int, default=1, metavar="N", help="default: %(default)s")
-    people.add_steps(steps)
+    people.add_steps(known)
     return parser
 
 
@@ -175,13 +170,13 @@ def _run(options: argparse.Namespace) -> None:
         options.people(options, say)
         return
     if options.step == "judges":
-        say(_record_judges(options))
+        say(steps.record_judges(options))
         return
     if options.step == "ladder":
-        say(_record_ladder(options))
+        say(steps.record_ladder(options))
         return
     if options.step == "networks":
-        say(_record_networks(options))
+        say(steps.record_networks(options))
         return
     if options.step == "means":
         network = options.hypernetwork or hypernetwork_of(options.scale)
@@ -245,11 +240,11 @@ def _run(options: argparse.Namespace) -> None:
         )
         say(path)
     elif options.step == "costs":
-        say(_record_costs(options, run))
+        say(steps.record_costs(options, run))
     elif options.step == "contest":
-        say(_record_contest(options, run))
+        say(steps.record_contest(options, run))
     elif options.step == "novelty":
-        say(_record_novelty(options, run))
+        say(steps.record_novelty(options, run))
     elif options.step in ("times", "metrics"):
         from lorarar.records import inside, save_recorded
 
@@ -273,134 +268,6 @@ def _run(options: argparse.Namespace) -> None:
         say(path)
     else:
         say(record(run, options.judges, methods, options.record))
-
-
-def _record_judges(options: argparse.Namespace) -> Path:
-    from lorarar.records import inside, save_recorded
-
-    scale = find_scale(options.scale)
-    by = [find_judge(name, scale, options.device) for name in options.judges]
-    metrics = {
-        name: load_encoder(source, options.device)
-        for name, source in zip(("CLIP-I", "DINO"), encoders(scale), strict=True)
-    }
-    found = examined(by, metrics, each=options.each, seed=options.seed, progress=not options.quiet)
-    return save_recorded(
-        options.record or record_name(scale, "judges"),
-        found,
-        command=f"lorarar study judges --scale {scale.name} --judges "
-        f"{' '.join(options.judges)} --each {options.each}",
-        seed=options.seed,
-        scale=scale.name,
-        inputs=inside(
-            file
-            for name in ("judge", "critic", "clip", "dino")
-            for file in sorted((data_folder() / "shoebox" / name).glob("*.safetensors"))
-        ),
-    )
-
-
-def _record_costs(options: argparse.Namespace, run: Setting) -> Path:
-    from lorarar.records import save_recorded
-    from lorarar.study.costs import measured
-
-    return save_recorded(
-        options.record or record_name(run.scale, "costs"),
-        measured(run, find_judge(options.judge, run.scale, options.device, run.world)),
-        command=f"{record_command('costs', run)} --judge {options.judge}",
-        seed=run.seed,
-        scale=run.scale.name,
-    )
-
-
-def _record_contest(options: argparse.Namespace, run: Setting) -> Path:
-    from lorarar.records import inside, save_recorded
-    from lorarar.study.contest import contest, read_plan, values
-
-    plan = read_plan(options.plan)
-    own = f" --measure {options.measure}" if options.measure else ""
-    if own:
-        plan = replace(plan, measure=options.measure)
-    run = plan.setting(run)
-    if options.out is None and (plan.subjects or plan.styles):
-        run = replace(run, out=run.out.with_name(options.plan.stem))
-    found = contest(run, plan)
-    files = [options.plan, *(file for row in plan.rows for file in row.files)]
-    return save_recorded(
-        options.record or record_name(run.scale, options.plan.stem + own.replace(" --measure ", "_")),
-        values(run, plan, found),
-        command=record_command(f"contest data/plans/{options.plan.name}{own}", run),
-        seed=run.seed,
-        scale=run.scale.name,
-        inputs=inside([*files, *sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))]),
-    )
-
-
-def _record_novelty(options: argparse.Namespace, run: Setting) -> Path:
-    from lorarar.records import inside, recorded, save_recorded
-    from lorarar.study.novelty import measured
-
-    found = recorded(options.contest)
-    if found["measure"] != "rho" or [found["subjects"], found["styles"]] != [[*run.subjects], [*run.styles]]:
-        raise ValueError(f"{options.contest}: is no record of ρ of this run's pairs")
-    return save_recorded(
-        options.record or record_name(run.scale, "novelty"),
-        measured(run, {name: np.mean(row["pairs"], axis=0) for name, row in found["rows"].items()}),
-        command=record_command("novelty", run),
-        seed=run.seed,
-        scale=run.scale.name,
-        inputs=inside([data_folder() / "recorded" / f"{options.contest}.json"]),
-    )
-
-
-def _record_ladder(options: argparse.Namespace) -> Path:
-    from lorarar.records import inside, save_recorded
-
-    scale = find_scale(options.scale)
-    found = ladder.measure(scale, options.device, seed=options.seed, progress=not options.quiet)
-    names = {name for pairs in found["pairs"].values() for pair in pairs for name in pair}
-    return save_recorded(
-        options.record or record_name(scale, "rho"),
-        found,
-        command=f"lorarar study ladder --scale {scale.name}",
-        seed=options.seed,
-        scale=scale.name,
-        inputs=inside(
-            [hypernetwork_of(scale), *(zoo.file_of(name, zoo.folder(scale)) for name in sorted(names))]
-        ),
-    )
-
-
-def _record_networks(options: argparse.Namespace) -> Path:
-    from lorarar.records import inside, save_recorded
-
-    scale = find_scale(options.scale)
-    seeds, recipes = options.seeds, options.recipes or list(RECIPES)
-    changes = {"steps": options.steps, "batch_size": options.batch_size}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    found = networks(
-        scale,
-        options.device,
-        wanted=dict.fromkeys(recipes, seeds),
-        folder=options.out,
-        progress=not options.quiet,
-        **changes,
-    )
-    words = ["lorarar study networks --scale", scale.name, "--recipes", *map(repr, recipes)]
-    words += ["--seeds", *map(str, seeds)]
-    words += [f"--{name.replace('_', '-')} {value}" for name, value in changes.items()]
-    words += [f"--out {inside([options.out])[0]}"] if options.out and inside([options.out]) else []
-    names = [
-        name for axis in (subjects, styles) for name in (*axis.SPLIT["train"], *axis.SPLIT["validation"])
-    ]
-    return save_recorded(
-        options.record or record_name(scale, "networks"),
-        found,
-        command=" ".join(words),
-        seed=options.seed,
-        scale=scale.name,
-        inputs=inside([hypernetwork_of(scale), *(zoo.file_of(n, zoo.folder(scale)) for n in names)]),
-    )
 
 
 if __name__ == "__main__":
