@@ -26,6 +26,10 @@ from lorarar.options import MergeOptions
 Inputs = Mapping[str, Tensor]
 """Layer → second moment E[x xᵀ] of what the layer is given, (in, in)."""
 
+KEPT = 8
+"""Factorisations kept at once, the last used: a block's queries, keys and values share one, and all that read
+the text; for SDXL all of them would be gigabytes."""
+
 
 def regmean(
     content: LoRA,
@@ -60,16 +64,18 @@ def regmean(
     if not known:
         raise LoRAError("the LoRAs share no layer whose inputs are known; were they measured on this base?")
     share = 0.5 if o.rest == "average" else 1.0
-    solved: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # layers that are given the same share it
+    solved: dict[tuple[int, int], tuple[Tensor, ...]] = {}  # layers that are given the same share one
     merged = one_sided(content, style, o.content_weight, o.style_weight)
     for layer in progress(shared):
         pairs = content[layer], style[layer]
         if layer in known:
             both = inputs[0][layer], inputs[1][layer]
             key = id(both[0]), id(both[1])
-            if key not in solved:
-                solved[key] = _projections(layer, *both, pairs[0][1].shape[1], o.ridge)
-            moved = [_moved(pair, by) for pair, by in zip(pairs, solved[key], strict=True)]
+            solved[key] = solved.pop(key, None) or _solver(layer, *both, o.ridge)
+            if len(solved) > KEPT:
+                del solved[next(iter(solved))]
+            root, *sides = solved[key]
+            moved = [_moved(layer, pair, by, root) for pair, by in zip(pairs, sides, strict=True)]
         else:
             moved = [apply_weights(layer, pair, share) for pair in pairs]
         dtype = torch.promote_types(*(pair[1].dtype for pair in pairs))
@@ -79,23 +85,26 @@ def regmean(
     return in_order_of(content, style, merged)
 
 
-def _projections(layer: str, g_c: Tensor, g_s: Tensor, columns: int, ridge: float) -> tuple[Tensor, Tensor]:
-    """Return P_c = G_c (G_c + G_s)⁻¹ and P_s = I - P_c, (in, in) in float64, with the ridge."""
-    for moment in (g_c, g_s):
-        if moment.shape != (columns, columns):
-            raise LoRAError(
-                f"layer {layer}: second moments of shape {tuple(moment.shape)}, expected "
-                f"({columns}, {columns}); were they measured on this base model?"
-            )
+def _solver(layer: str, g_c: Tensor, g_s: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the Cholesky factor of G_c + G_s and both moments, (in, in) in float64, with the ridge."""
+    if g_c.shape != g_s.shape or g_c.ndim != 2 or len(g_c) != len(g_c.mT):
+        raise LoRAError(f"layer {layer}: second moments of shapes {tuple(g_c.shape)} and {tuple(g_s.shape)}")
     g_c, g_s = g_c.double(), g_s.double()
-    total = g_c + g_s
-    identity = torch.eye(columns, dtype=total.dtype, device=total.device)
-    extra = ridge * total.diagonal().mean()
-    # (G_c + λ/2) (G_c + G_s + λ)⁻¹ is the transpose of what the symmetric solve gives.
-    first = torch.linalg.solve(total + extra * identity, g_c + extra / 2 * identity).mT
-    return first, identity - first
+    extra = ridge * (g_c + g_s).diagonal().mean() / 2
+    g_c, g_s = (g + extra * torch.eye(len(g), dtype=g.dtype, device=g.device) for g in (g_c, g_s))
+    try:
+        return torch.linalg.cholesky(g_c + g_s), g_c, g_s
+    except torch.linalg.LinAlgError:
+        raise LoRAError(f"layer {layer}: its inputs lie in too few directions; give a larger ridge") from None
 
 
-def _moved(pair: Pair, by: Tensor) -> Pair:
+def _moved(layer: str, pair: Pair, by: Tensor, root: Tensor) -> Pair:
+    """Return (B, A G (G_c + G_s)⁻¹): a solve with as many right-hand sides as the rank."""
     up, down = pair
-    return up, (down.to(by.device, by.dtype) @ by).to(down.device)
+    if down.shape[1:] != by.shape[1:]:
+        raise LoRAError(
+            f"layer {layer}: second moments of shape {tuple(by.shape)}, expected ({down.shape[1]}, "
+            f"{down.shape[1]}); were they measured on this base model?"
+        )
+    moved = torch.cholesky_solve((down.to(by.device, by.dtype) @ by).mT, root).mT
+    return up, moved.to(down.device)
