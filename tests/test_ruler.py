@@ -18,7 +18,7 @@ from lorarar.study import coefficients as co
 from lorarar.study.ladder import Reader, disjoint, groups, mean_rho
 from lorarar.study.predictions import looks, predict
 from lorarar.study.ruler import ruler
-from lorarar.train import Trained, merging_loss, train_hypernetwork
+from lorarar.train import Trained, merging_loss, objective, train_hypernetwork
 from lorarar.train.gates import Gated, updates
 from lorarar.train.objective import chosen, teach
 
@@ -70,6 +70,21 @@ def test_rho_has_its_two_ends_and_is_the_same_for_a_merged_file(pipe, sides, gat
         assert measure.merged(PAIR, ziplora(content, style, gates)).both == pytest.approx(one, rel=1e-4)
     with ruler(pipe, draws=2, sides=sides) as again:
         assert again.rho(PAIR, gates) == one, "probes depend on the names alone"
+
+
+def test_between_two_measurements_the_unet_is_the_bases_own(pipe, sides, gates):
+    """Or what a method sees of the base, such as the inputs of its layers, would be of the last merge."""
+    content, style = (sides[name].lora for name in PAIR)
+    with ruler(pipe, draws=2, sides=sides) as measure:
+        batch = measure.probes("cat")
+        base = objective.predict(pipe.unet, batch)
+        for measured in (
+            lambda: measure.rho(PAIR, gates),
+            lambda: measure.merged(PAIR, ziplora(content, style, gates)),
+            lambda: measure.alone("cat", style),
+        ):
+            measured()
+            assert torch.equal(objective.predict(pipe.unet, batch), base)
 
 
 def test_rho_of_one_lora_is_its_side_of_a_merge(pipe, sides):

@@ -48,6 +48,8 @@ class Error(NamedTuple):
 class Ruler:
     """Measures ρ of merges by coefficients, for pairs of the zoo named (subject, style).
 
+    After each measurement the UNet is the base's again, so that a method may use it between two.
+
     Args:
         pipe: the pipeline, inside `updates`.
         update: what `updates` yields.
@@ -87,6 +89,7 @@ class Ruler:
         loras = [self.side(name).lora for name in pair]
         merge = Gated(*loras, gates, device=self.pipe.device, dtype=self.pipe.dtype)
         terms = merging_loss(self.pipe.unet, self.update, merge, gates, *probes)
+        self.update({})
         return float(terms.content + terms.style)
 
     def rho(self, pair: Pair, gates: Gates) -> float:
@@ -103,6 +106,7 @@ class Ruler:
         both = joined(*(self.probes(name) for name in pair))
         self.update(placed(merge, self.pipe.device, self.pipe.dtype))
         content, style = self._squares(both).split(self.draws)
+        self.update({})
         errors = float(content.mean()), float(style.mean())
         return Error(sum(errors) / sum(without), *(e / w for e, w in zip(errors, without, strict=True)))
 
@@ -111,7 +115,9 @@ class Ruler:
         """Return ρ of one LoRA against the zoo's of that name, on the pictures of that one."""
         without = self._without_lora(name)
         self.update(placed(lora, self.pipe.device, self.pipe.dtype))
-        return float(self._squares(self.probes(name)).mean()) / without
+        error = float(self._squares(self.probes(name)).mean())
+        self.update({})
+        return error / without
 
     def _without_lora(self, name: str) -> float:
         if name not in self._base:
