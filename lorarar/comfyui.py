@@ -52,7 +52,7 @@ class MergeLoRAs:
                 ),
                 "coefficients": (
                     [NONE, *networks],
-                    {"tooltip": "ziplora: optimised for these two; table: mean ones; from models/lorarar"},
+                    {"tooltip": "ziplora: optimised for this pair; table: stored means; from models/lorarar"},
                 ),
             },
         }

@@ -133,7 +133,9 @@ def values(options: Options | None) -> dict[str, Any]:
 
 
 METHODS = ("direct", "levels", "ties", "dare", "dare-ties", "lorarar", "ziplora", "table", "np-lora")
-"""Ways to merge (`lorarar.merging`)."""
+"""Ways to merge (`lorarar.merging`) that need no more than files."""
+WITH_BASE = ("regmean",)
+"""Ways that need to see the two LoRAs at work on their base."""
 
 FLAVOURS = ("delta", "factors")
 """What TIES and DARE prune: updates, or their factors apart, as peft does."""
@@ -149,7 +151,7 @@ class MergeOptions(Options):
 
     parts: Sequence[str] = option(
         ("query", "output"),
-        "layers that get coefficients, or the weights, of query,key,value,output",
+        "which of query,key,value,output get coefficients, or the two weights",
         shown="those the hypernetwork was trained for, else query,output",
         methods=("lorarar", "levels"),
     )
@@ -159,25 +161,30 @@ class MergeOptions(Options):
         choices=RESTS,
         expected=f"one of {', '.join(RESTS)}",
         shown="as the hypernetwork was trained, else averaged",
-        methods=_BY_COLUMNS,
+        methods=(*_BY_COLUMNS, "regmean"),
     )
     content_rest: float = option(0.5, "the content's weight in the other layers", **_REST)
     style_rest: float = option(0.5, "the style's weight in the other layers", **_REST)
     density: float = option(
-        0.5, "share kept", above=0, most=1, expected="a share above 0 and at most 1", methods=_BY_ENTRIES
+        0.5,
+        "share of entries that is kept",
+        above=0,
+        most=1,
+        expected="a share above 0 and at most 1",
+        methods=_BY_ENTRIES,
     )
     flavour: str = option(
         "delta",
-        "work on the updates (default) or on their factors, as peft does and the paper's comparison did",
+        "prune the updates (default), or their factors, as peft does and the paper's comparison did",
         choices=FLAVOURS,
         expected=f"one of {', '.join(FLAVOURS)}",
         shown="",
         methods=_BY_ENTRIES,
     )
-    seed: int = option(0, "of the random choice", methods=_BY_ENTRIES[1:])
+    seed: int = option(0, "seed of the random choice", methods=_BY_ENTRIES[1:])
     mu: float = option(
         0.5,
-        "softness of the projection",
+        "strength of the projection, from 0 (none: the direct sum) to inf (full)",
         least=0,
         most=inf,
         expected="a number from 0 (direct sum) to inf (hard projection)",
@@ -185,15 +192,18 @@ class MergeOptions(Options):
     )
     directions: int | None = option(
         None,
-        "only so many of the style's strongest directions; default: all",
+        "project out only this many of the style's strongest directions; default: all",
         least=1,
         expected="at least 1, or none for all",
         methods=("np-lora",),
     )
-    content_weight: float = option(1.0, "of the content's update", **_WEIGHT)
-    style_weight: float = option(1.0, "of the style's update", **_WEIGHT)
+    ridge: float = option(
+        0.1, "share of the inputs' mean square that is added in every direction", above=0, methods=WITH_BASE
+    )
+    content_weight: float = option(1.0, "weight of the content's update", **_WEIGHT)
+    style_weight: float = option(1.0, "weight of the style's update", **_WEIGHT)
     rank: int | None = option(
-        None, "compress to this rank; default: sum of both", least=1, expected="at least 1"
+        None, "compress to this rank; default: the sum of both", least=1, expected="at least 1"
     )
 
     def of_method(self, method: str) -> dict[str, Any]:
@@ -203,7 +213,7 @@ class MergeOptions(Options):
 
 
 _CHECKPOINTING = option(False, "recompute activations in the backward pass: less memory, more time")
-_SEED = "of the start and of everything drawn"
+_SEED = "seed of the start and of every random choice"
 OF_SCALE = "the scale's"
 
 
@@ -211,15 +221,19 @@ OF_SCALE = "the scale's"
 class LoraRecipe(Options):
     """How a LoRA is trained: what depends on the scale. The defaults are both papers', for SDXL."""
 
-    rank: int = option(64, "of every layer's update", least=1, shown=OF_SCALE)
-    steps: int = option(1000, "of the optimizer", least=1, shown=OF_SCALE)
-    learning_rate: float = option(5e-5, "of AdamW, at its highest", above=0, shown=OF_SCALE)
+    rank: int = option(64, "rank of every layer's update", least=1, shown=OF_SCALE)
+    steps: int = option(1000, "steps of the optimizer", least=1, shown=OF_SCALE)
+    learning_rate: float = option(5e-5, "learning rate of AdamW, at its highest", above=0, shown=OF_SCALE)
     batch_size: int = option(
         1, "images a step; with prior preservation as many class images again", least=1, shown=OF_SCALE
     )
     warmup: int = option(0, "steps over which the learning rate rises from zero", least=0, shown=OF_SCALE)
     decay: float = option(
-        0.0, "share of the steps, at the end, over which it falls to zero", least=0, most=1, shown=OF_SCALE
+        0.0,
+        "share of the steps, at the end, over which the rate falls to zero",
+        least=0,
+        most=1,
+        shown=OF_SCALE,
     )
 
 
@@ -231,13 +245,17 @@ class LoraOptions(LoraRecipe):
     targets: Sequence[str] = option(
         ("to_q", "to_k", "to_v", "to_out.0"), "names of the linear layers that get an update"
     )
-    class_prompt: str | None = option(None, 'turns prior preservation on, such as "a dog"')
-    prior_weight: float = option(1.0, "the factor of the class images' loss", least=0)
+    class_prompt: str | None = option(
+        None, 'prompt of the class, such as "a dog"; turns prior preservation on'
+    )
+    prior_weight: float = option(1.0, "weight of the loss on class images", least=0)
     flip: bool = option(False, "also train on mirror images; subjects are rarely symmetric")
-    optimizer: str = option("adamw", "adamw8bit needs bitsandbytes", choices=("adamw", "adamw8bit"))
+    optimizer: str = option(
+        "adamw", "optimizer; adamw8bit needs bitsandbytes", choices=("adamw", "adamw8bit")
+    )
     precision: str | None = option(
         None,
-        "of matrix products, by autocast; by default that of the base's weights",
+        "precision of matrix products, by autocast; default: that of the base's weights",
         choices=("fp16", "bf16"),
     )
     gradient_checkpointing: bool = _CHECKPOINTING
@@ -247,12 +265,12 @@ class LoraOptions(LoraRecipe):
 class MergerRecipe(Options):
     """How merger coefficients are found: what depends on the scale (ZipLoRA §1, LoRA.rar §A1.3)."""
 
-    steps: int = option(100, "of the optimizer", least=1, shown=OF_SCALE)
+    steps: int = option(100, "steps of the optimizer", least=1, shown=OF_SCALE)
     learning_rate: float = option(
-        0.01, "of the optimizer; coefficients move by about this much a step", above=0, shown=OF_SCALE
+        0.01, "learning rate; ZipLoRA's coefficients move by about this much a step", above=0, shown=OF_SCALE
     )
     similarity: float = option(0.01, "λ, the weight of the similarity term", least=0, shown=OF_SCALE)
-    batch_size: int = option(1, "samples a step of either LoRA", least=1, shown=OF_SCALE)
+    batch_size: int = option(1, "samples of each LoRA per step", least=1, shown=OF_SCALE)
 
 
 @dataclass(frozen=True)
@@ -260,15 +278,19 @@ class ZipLoraOptions(MergerRecipe):
     """All options of `lorarar.train.optimise`."""
 
     measure: str = option(
-        "dot", "of similarity: the papers' equation, or LoRA.rar's released code", choices=MEASURES
+        "dot",
+        "measure of similarity: dot (the papers' equation) or cosine (LoRA.rar's code)",
+        choices=MEASURES,
     )
     rest: str = option(
-        "average", "layers without coefficients: the paper's text, or its released code", choices=RESTS
+        "average", "layers without coefficients: average (paper's text) or sum (its code)", choices=RESTS
     )
     parts: Sequence[str] = option(
-        ("query", "key", "value", "output"), "layers that get coefficients, of query,key,value,output"
+        ("query", "key", "value", "output"), "which of query,key,value,output get coefficients"
     )
-    draws: int = option(64, "fixed noised images of either LoRA, from which each step takes some", least=1)
+    draws: int = option(
+        64, "number of fixed noised images of each LoRA, from which each step takes some", least=1
+    )
     same_noise: bool = option(
         False, "give both sides one noise and timestep, as LoRA.rar's released code does"
     )
@@ -277,30 +299,41 @@ class ZipLoraOptions(MergerRecipe):
 
 
 @dataclass(frozen=True)
+class InputsOptions(Options):
+    """All options of `lorarar.train.own_inputs`, by which RegMean merges."""
+
+    pictures: int = option(12, "that either LoRA draws, for the inputs of its layers", least=1)
+    drawing_steps: int = option(8, "of denoising for each of them", least=1)
+    seed: int = option(0, "of the first of them", least=0)
+
+
+@dataclass(frozen=True)
 class HypernetworkOptions(ZipLoraOptions):
     """All options of `lorarar.train.train_hypernetwork`. LoRA.rar §A1.3."""
 
-    steps: int = option(5000, "of AdamW, over all pairs", least=1, shown=OF_SCALE)
-    parts: Sequence[str] = option(
-        ("query", "output"), "layers that get coefficients, of query,key,value,output"
-    )
+    steps: int = option(5000, "steps of AdamW, over all pairs", least=1, shown=OF_SCALE)
+    parts: Sequence[str] = option(("query", "output"), "which of query,key,value,output get coefficients")
     order: str = option(
-        "in turn", "of the pairs: all steps of one and then the next's, or round after round", choices=ORDERS
+        "in turn", "order of the pairs: all steps of one, then the next; or mixed, in rounds", choices=ORDERS
     )
     hidden: int = option(128, "width of the hidden layer", least=1)
-    weight_decay: float = option(0.01, "of AdamW", least=0)
+    weight_decay: float = option(0.01, "weight decay of AdamW", least=0)
     warmup: int = option(0, "steps over which the learning rate rises from zero", least=0)
-    decay: float = option(0.0, "share of the steps, at the end, over which it falls to zero", least=0, most=1)
+    decay: float = option(
+        0.0, "share of the steps, at the end, over which the rate falls to zero", least=0, most=1
+    )
     unit_inputs: bool = option(
         False, "scale columns to rms 1 over the training LoRAs; the saved weights hold the factor"
     )
     reads: str = option(
-        "columns", "what the network sees: LoRA.rar's columns, or their invariants", choices=READS
+        "columns",
+        "what the network sees: columns (LoRA.rar), or invariants (how two columns stand to each other)",
+        choices=READS,
     )
     context: str = option(
         "none",
-        "invariants are seen alone, with moments of the layer's other columns, with attention to them, or "
-        "(blind) not at all: the layer's place is all that is known",
+        "with invariants, what else is seen: none; moments of the layer's other columns; attention to "
+        "them; or blind: no invariants either, only the place of the layer",
         choices=CONTEXTS,
     )
 
@@ -318,7 +351,7 @@ class GenerateOptions(Options):
 class SeriesOptions(GenerateOptions):
     """All options of `lorarar generate`: images of one prompt, from seeds in a row."""
 
-    seed: int = option(0, "of the first image; then one more each")
+    seed: int = option(0, "seed of the first image; each further image has the next")
     count: int = option(1, "how many images", least=1)
 
     @property

@@ -34,7 +34,7 @@ from lorarar.options import LoraRecipe, MergerRecipe, values
 from lorarar.pipelines import generate, grid, load_pipeline, loaded
 from lorarar.resume import missing
 from lorarar.scales import Scale, local
-from lorarar.train import Trained, optimise, read_captions, train_lora
+from lorarar.train import Trained, optimise, own_inputs, read_captions, train_lora
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -128,7 +128,8 @@ class Plan:
         base: a folder or id in place of the scale's base.
         prompt: of the pictures.
         words: what the style is called, for the judge.
-        method: of `lorarar.merging.METHODS`; ``ziplora`` is optimised here, ``lorarar`` needs a hypernetwork.
+        method: of `lorarar.options.METHODS`, or ``regmean``; ``ziplora`` is optimised here, ``lorarar`` needs
+            a hypernetwork.
         weights: of content and style.
         hypernetwork: its file.
         coefficients: the file of a table (`lorarar study means`), for ``table``.
@@ -255,6 +256,9 @@ class Run:
             decided |= {"recipe": values(recipe), "seed": plan.seed, "base": plan.base or plan.scale.base}
             decided["pictures"] = [_hash(f) for side in self.sides for f in image_files(side.images)]
             decided["words"] = [side.words for side in self.sides]
+        elif plan.method == "regmean":
+            decided |= {"seed": plan.seed, "base": plan.base or plan.scale.base}
+            decided["words"] = [side.words for side in self.sides]
         if self._missing("merged", decided, out):
             two = [load_lora(path) for path in loras]
             options: dict[str, Any] = {}
@@ -266,6 +270,12 @@ class Run:
                     seed=plan.seed,
                     gradient_checkpointing=plan.scale.gradient_checkpointing,
                     progress=self.progress,
+                )
+            elif plan.method == "regmean":
+                asked = {"seed": plan.seed, "progress": self.progress}
+                options["inputs"] = tuple(
+                    own_inputs(self.pipe, lora, side.words, **asked)
+                    for side, lora in zip(self.sides, two, strict=True)
                 )
             elif plan.hypernetwork is not None:
                 network = options["hypernetwork"] = load_network(plan.hypernetwork)

@@ -95,7 +95,7 @@ def page() -> "gradio.Blocks":
             weights = [
                 gr.Slider(-2, 2, value=1, step=0.05, label=f"{side} weight") for side in ("Content", "Style")
             ]
-            rank = gr.Number(label="Rank (0: both together)", precision=0, minimum=0, value=0)
+            rank = gr.Number(label="Rank (0: the sum of both)", precision=0, minimum=0, value=0)
             format = gr.Dropdown([AS_INPUTS, *FORMATS], value=AS_INPUTS, label="Format of the file")
         with gr.Accordion("For the methods lorarar, ziplora and table", open=False), gr.Row():
             networks = [

@@ -14,9 +14,11 @@ from tiny import tiny_pipeline
 import lorarar.pair
 from lorarar.atomic import atomic
 from lorarar.lora import load_lora, save_coefficients, save_lora
+from lorarar.merging import merge
 from lorarar.pipelines import generate, load_pipeline, loaded
 from lorarar.resume import missing
 from lorarar.scales import data_folder
+from lorarar.train import own_inputs
 
 PROMPTS = ("--content-prompt", "a cat", "--style-prompt", "a vase in oil painting style")
 
@@ -139,6 +141,18 @@ def test_constants_are_merged_by_too(given, tmp_path, method):
         np.testing.assert_allclose(dense(merged[layer]), expected, rtol=0, atol=1e-5)
 
 
+def test_two_files_and_their_prompts_are_merged_by_regmean(given, tmp_path):
+    two = words(given, "cat.safetensors", "oil.safetensors", out=tmp_path / "out")
+    assert run(*two, "--method", "regmean", *PROMPTS, "--count", 1, "--quiet") == 0
+    pipe = load_pipeline(given / "base", "cpu")
+    loras = [load_lora(given / f"{name}.safetensors") for name in ("cat", "oil")]
+    said = PROMPTS[1], PROMPTS[3]
+    inputs = tuple(own_inputs(pipe, lora, prompt) for lora, prompt in zip(loras, said, strict=True))
+    expected, merged = merge(*loras, "regmean", inputs=inputs), load_lora(tmp_path / "out/merged.safetensors")
+    for layer in expected:
+        np.testing.assert_allclose(dense(merged[layer]), dense(expected[layer]), rtol=1e-3, atol=1e-4)
+
+
 def test_each_bad_input_has_a_line(given, tmp_path, capsys):
     broken = shutil.copytree(given / "cat", tmp_path / "broken")
     for name in ("one.png", "two.jpg"):
@@ -162,6 +176,7 @@ def test_each_bad_input_has_a_line(given, tmp_path, capsys):
     files = words(given, "cat.safetensors", "oil.safetensors", out=out)
     for more, message in (
         (("--method", "ziplora"), "--method ziplora needs the pictures of both"),
+        (("--method", "regmean"), "give --content-prompt and --style-prompt"),
         (("--method", "lorarar"), "--hypernetwork FILE goes with --method lorarar"),
         (("--method", "table"), "--coefficients FILE goes with --method table"),
         (("--method", "table", "--coefficients", given / "cat.safetensors"), "cat.safetensors"),

@@ -31,7 +31,7 @@ class Claim:
         measured: what was measured here: a sentence, its numbers put in from facts. Where the verdict is
             "partly", it says which part holds.
         verdict: one of `VERDICTS`, decided by code. "Not at this scale" is for what a larger scale could
-            show; a difference whose interval holds zero belongs there, and the sentence says so.
+            show; a difference whose interval contains zero belongs there, and the sentence says so.
 
     Raises:
         ValueError: the verdict is none of these.

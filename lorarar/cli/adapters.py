@@ -15,8 +15,8 @@ def add_info(commands: Commands) -> None:
     parser = command(
         commands,
         "info",
-        "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block; or what a "
-        "hypernetwork goes by.",
+        "Show what is in a LoRA file: dialect, base model, layers, ranks, alphas, norms per block; or what "
+        "the answers of a hypernetwork depend on.",
         "lorarar info cat.safetensors\n"
         "  lorarar info hypernet.pth --contents cat.safetensors dog.safetensors --styles oil.safetensors",
     )
@@ -33,7 +33,7 @@ def add_info(commands: Commands) -> None:
             metavar="LORA",
             type=Path,
             default=[],
-            help="for a hypernetwork: LoRAs, to see what its answers to their pairs vary with",
+            help="for a hypernetwork: LoRAs; shows what its answers to their pairs vary with",
         )
     parser.add_argument("--convert", action="store_true", help="read a LoHa or LoKr as the LoRA it equals")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -108,13 +108,16 @@ def add_merge(commands: Commands) -> None:
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument("--json", action="store_true", help="print the result's facts as JSON")
     group_of(parser, ["lorarar"]).add_argument(
-        "--hypernetwork", type=Path, metavar="FILE", help="the trained network, of columns or of invariants"
+        "--hypernetwork",
+        type=Path,
+        metavar="FILE",
+        help="the trained network, which reads columns or invariants",
     )
     group_of(parser, ["ziplora", "table"]).add_argument(
         "--coefficients",
         type=Path,
         metavar="FILE",
-        help="ziplora: optimised for the two; table: mean ones (`lorarar study means`)",
+        help="ziplora: optimised for this pair; table: stored means (`lorarar study means`)",
     )
     add_options(parser, MergeOptions)
     parser.set_defaults(run=_merge)

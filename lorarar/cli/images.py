@@ -27,10 +27,14 @@ def add_generate(commands: Commands) -> None:
         type=Path,
         action="append",
         default=[],
-        help="may be repeated: they are summed",
+        help="a LoRA; may be repeated: they are summed",
     )
     parser.add_argument(
-        "--weight", metavar="X", type=float, action="append", help="of each --lora, in order (default: 1)"
+        "--weight",
+        metavar="X",
+        type=float,
+        action="append",
+        help="weight of each --lora, in order (default: 1)",
     )
     add_base(parser)
     add_options(parser, SeriesOptions)
@@ -73,7 +77,10 @@ def _add_looked_at(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subject", metavar="DIR", type=Path, required=True, help="images of the subject")
     parser.add_argument("--style", metavar="DIR", type=Path, required=True, help="images in the style")
     parser.add_argument(
-        "--scale", metavar="NAME", default="shoebox", help="whose models look; default: %(default)s"
+        "--scale",
+        metavar="NAME",
+        default="shoebox",
+        help="which scale's models look at them; default: %(default)s",
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -128,7 +135,7 @@ def add_metrics(commands: Commands) -> None:
     parser = command(
         commands,
         "metrics",
-        "Measure how alike images are to a style's (CLIP-I), a subject's (DINO) and a prompt (CLIP-T).",
+        "Measure how close images are to a style (CLIP-I), a subject (DINO) and a prompt (CLIP-T).",
         'lorarar metrics images --subject my-dog --style paintings --prompt "a dog in oil painting style"',
     )
     _add_looked_at(parser)

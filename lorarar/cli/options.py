@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any
 
-from lorarar.options import is_number, is_whole
+from lorarar.options import METHODS, is_number, is_whole
 
 if TYPE_CHECKING:
     from lorarar.options import Options
@@ -26,15 +26,19 @@ def add_base(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, kind: type[Options], leave_out: Collection[str] = ()
+    parser: argparse.ArgumentParser,
+    kind: type[Options],
+    leave_out: Collection[str] = (),
+    methods: Sequence[str] = METHODS,
 ) -> None:
-    """Give a parser a flag for each option, those of a method under its name.
+    """Give a parser a flag for each option, those of one or several of ``methods`` under their names.
 
     What is not given stays None, so that a scale or a file can decide.
     """
     for one in fields(kind):
-        if one.name not in leave_out:
-            place = group_of(parser, one.metadata["methods"])
+        whose = [method for method in one.metadata["methods"] if method in methods]
+        if one.name not in leave_out and (whose or not one.metadata["methods"]):
+            place = parser if len(methods) == 1 else group_of(parser, whose)
             place.add_argument(f"--{one.name.replace('_', '-')}", **_flag(one))
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lorarar.options import METHODS
+from lorarar.options import METHODS, WITH_BASE
 from lorarar.parser import Commands, command
 
 
@@ -12,8 +12,8 @@ def add_pipeline(commands: Commands) -> None:
     parser = command(
         commands,
         "pipeline",
-        "Go all the way for one pair: train what is not trained, merge, make pictures, let the judge look at "
-        "them. Stopped at any time, the same command goes on where it was.",
+        "Do everything for one pair: train what is not trained, merge, make pictures, and let the judge "
+        "look at them. It can be stopped at any time; the same command then goes on where it stopped.",
         'lorarar pipeline my-dog oil-paintings -o dog-in-oil --scale sdxl --content-prompt "a sks dog"'
         ' --style-prompt "a vase in oil painting style"\n'
         "  lorarar pipeline dog.safetensors oil.safetensors -o dog-in-oil --scale sdxl"
@@ -26,10 +26,12 @@ def add_pipeline(commands: Commands) -> None:
             type=Path,
             help=f"a folder of pictures of the {what}, or its LoRA file",
         )
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="gets everything")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, required=True, help="folder for all results"
+    )
     for side in ("content", "style"):
         parser.add_argument(
-            f"--{side}-images", metavar="DIR", type=Path, help="beside a LoRA file: what it was trained on"
+            f"--{side}-images", metavar="DIR", type=Path, help="with a LoRA file: what it was trained on"
         )
         words = parser.add_mutually_exclusive_group()
         words.add_argument(f"--{side}-prompt", metavar="TEXT", help="what all these pictures show")
@@ -42,27 +44,31 @@ def add_pipeline(commands: Commands) -> None:
     parser.add_argument(
         "--prompt",
         metavar="TEXT",
-        help="of the pictures to make; default: the subject's, in the style's words",
+        help="prompt of the pictures to make; default: the subject's, in the style's words",
     )
     parser.add_argument(
         "--words", metavar="TEXT", help='the style in words: "oil painting"; default: from its prompt'
     )
     parser.add_argument(
         "--method",
-        choices=METHODS,
+        choices=(*METHODS, *WITH_BASE),
         help="default: lorarar with --hypernetwork, ziplora where both sides have pictures, else direct",
     )
     parser.add_argument("--hypernetwork", metavar="FILE", type=Path, help="lorarar: the trained network")
     parser.add_argument(
-        "--coefficients", metavar="FILE", type=Path, help="table: mean ones (`lorarar study means`)"
+        "--coefficients", metavar="FILE", type=Path, help="table: stored means (`lorarar study means`)"
     )
     for side in ("content", "style"):
         parser.add_argument(
             f"--{side}-weight", metavar="W", type=float, help="default: 0.7 for direct, else 1"
         )
-    parser.add_argument("--count", metavar="N", type=int, default=4, help="pictures; default: %(default)s")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all that is drawn")
-    parser.add_argument("--rank", metavar="R", type=int, help="of LoRAs to be trained; default: the scale's")
+    parser.add_argument(
+        "--count", metavar="N", type=int, default=4, help="how many pictures; default: %(default)s"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of every random choice")
+    parser.add_argument(
+        "--rank", metavar="R", type=int, help="rank of LoRAs that are trained; default: the scale's"
+    )
     parser.add_argument("--lora-steps", metavar="N", type=int, help="default: the scale's")
     parser.add_argument("--ziplora-steps", metavar="N", type=int, help="default: the scale's")
     parser.add_argument("--inference-steps", metavar="N", type=int, help="default: the scale's")
@@ -106,6 +112,10 @@ def _pipeline(options: argparse.Namespace) -> None:
     if method == "ziplora" and not pictures and not wrong:
         wrong.append(
             ValueError("--method ziplora needs the pictures of both: --content-images, --style-images")
+        )
+    if method == "regmean" and not (content.words and style.words) and not wrong:
+        wrong.append(
+            ValueError("--method regmean lets both LoRAs draw: give --content-prompt and --style-prompt")
         )
     wrong += _numbers(options)
     wrong += _files(options)

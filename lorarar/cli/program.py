@@ -9,6 +9,7 @@ from lorarar import __version__
 from lorarar.cli.adapters import add_info, add_merge
 from lorarar.cli.images import add_generate, add_judge, add_metrics
 from lorarar.cli.pipeline import add_pipeline
+from lorarar.cli.regmean import add_regmean
 from lorarar.cli.shoebox import add_shoebox, add_zoo
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
 from lorarar.cli.ui import add_ui
@@ -55,6 +56,7 @@ COMMANDS = [
     add_info,
     add_merge,
     add_ziplora,
+    add_regmean,
     add_train_hypernetwork,
     add_shoebox,
     add_zoo,

@@ -201,11 +201,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--scale", choices=KINDS, default="sdxl", help="default: %(default)s")
-    parser.add_argument("--tiny", action="store_true", help="a sixteenth of every width, 64 pixels: seconds")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a sixteenth of every width, 64 pixels: takes seconds"
+    )
     parser.add_argument(
         "--size", type=int, metavar="N", help="pixels a side; default: 256, the scale's on a GPU"
     )
-    parser.add_argument("--steps", type=int, default=2, metavar="N", help="of all; default: %(default)s")
+    parser.add_argument(
+        "--steps", type=int, default=2, metavar="N", help="steps of everything; default: %(default)s"
+    )
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="keep everything there; default: keep nothing"
     )

@@ -75,11 +75,13 @@ def add_ziplora(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="the merged LoRA to write")
     parser.add_argument("--coefficients", metavar="FILE", type=Path, help="write the coefficients")
     for side in ("content", "style"):
-        parser.add_argument(f"--{side}-images", metavar="DIR", type=Path, help="what its LoRA was trained on")
+        parser.add_argument(
+            f"--{side}-images", metavar="DIR", type=Path, help="the pictures its LoRA was trained on"
+        )
         words = parser.add_mutually_exclusive_group()
-        words.add_argument(f"--{side}-prompt", metavar="TEXT", help="with which prompt")
+        words.add_argument(f"--{side}-prompt", metavar="TEXT", help="the prompt it was trained with")
         words.add_argument(
-            f"--{side}-captions", metavar="FILE", type=Path, help="or with which captions, as in train-lora"
+            f"--{side}-captions", metavar="FILE", type=Path, help="or its captions, as in train-lora"
         )
     parser.add_argument(
         "--format", choices=("diffusers", "kohya"), default="diffusers", help="kohya: ComfyUI, A1111"
@@ -158,8 +160,8 @@ def add_train_hypernetwork(commands: Commands) -> None:
     parser = command(
         commands,
         "train-hypernetwork",
-        "Train the hypernetwork of LoRA.rar, or one of invariants, on pairs of content and style LoRAs: "
-        "the zoo's, or your own.",
+        "Train the hypernetwork of LoRA.rar, or one that reads invariants, on pairs of content and style "
+        "LoRAs: the zoo's, or your own.",
         "lorarar train-hypernetwork -o hypernet.safetensors\n"
         "  lorarar train-hypernetwork --reads invariants --hidden 48 --parts query,key,value,output"
         " --order mixed --batch-size 4 --steps 2000 --decay 1 -o reader.safetensors\n"
@@ -264,7 +266,7 @@ def add_train_lora(commands: Commands) -> None:
         "--dtype",
         choices=("float16", "bfloat16", "float32"),
         default="float16",
-        help="of the file; default: %(default)s",
+        help="number format of the file; default: %(default)s",
     )
     add_options(parser, LoraOptions, leave_out=("targets",))
     _add_resume(parser)

@@ -21,6 +21,7 @@ from lorarar.merging.pairs import Gates, Progress, batches, matching, parallel, 
 from lorarar.merging.parts import PARTS, layers_of
 from lorarar.merging.prune import dare, dare_ties, ties
 from lorarar.merging.rank import compress, singular_values
+from lorarar.merging.regression import Inputs, regmean
 from lorarar.options import FLAVOURS, METHODS, RESTS
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "PARTS",
     "RESTS",
     "Gates",
+    "Inputs",
     "Progress",
     "alike",
     "batches",
@@ -43,6 +45,7 @@ __all__ = [
     "merge",
     "np_lora",
     "parallel",
+    "regmean",
     "singular_values",
     "stacked",
     "summary",

@@ -12,7 +12,8 @@ from lorarar.merging.nullspace import np_lora
 from lorarar.merging.pairs import Gates, Predictor, Progress, checked, widened
 from lorarar.merging.prune import dare, dare_ties, ties
 from lorarar.merging.rank import compress
-from lorarar.options import METHODS, MergeOptions
+from lorarar.merging.regression import Inputs, regmean
+from lorarar.options import METHODS, WITH_BASE, MergeOptions
 
 BY_LAYER = {"ties": ties, "dare": dare, "dare-ties": dare_ties, "np-lora": np_lora}
 """The methods that need nothing but two LoRAs and work layer by layer."""
@@ -26,12 +27,15 @@ def merge(
     *,
     hypernetwork: Predictor | None = None,
     coefficients: Gates | None = None,
+    inputs: tuple[Inputs, Inputs] | None = None,
     dtype: torch.dtype | None = None,
     later: bool = False,
     progress: Progress = iter,
     **changes: Any,
 ) -> LoRA:
-    """Merge a content and a style LoRA by one of `METHODS`; each method's own function says what it does.
+    """Merge a content and a style LoRA by one of `METHODS`, or by ``regmean``.
+
+    Each method's own function says what it does.
 
     The inputs are left as they are. The result's metadata holds the method, its options and a summary of the
     coefficients, and what the inputs' say of the base model and of words, titles and licences.
@@ -44,6 +48,7 @@ def merge(
             the result (`compress`); ties and dare on ΔW go to it directly.
         hypernetwork: that ``lorarar`` needs.
         coefficients: that ``ziplora`` and ``table`` need.
+        inputs: second moments of both sides' inputs (`lorarar.train.own_inputs`), that ``regmean`` needs.
         dtype: that the result is to have: factors in halves come out in float32 for it, where they would be
             rounded to halves first.
         later: the methods that only weigh columns, unless a rank is given, compute their factors when the
@@ -73,10 +78,17 @@ def merge(
             raise LoRAError(f"method {method} needs coefficients; {first} first, or use method direct")
         by_columns = ziplora if method == "ziplora" else table
         merged = by_columns(content, style, coefficients, o, later=later)
+    elif method == "regmean":
+        if inputs is None:
+            raise LoRAError(
+                "method regmean needs what the layers are given; `lorarar regmean` measures that, "
+                "`lorarar.train.own_inputs` from Python"
+            )
+        merged = regmean(content, style, inputs, o, progress=progress)
     elif method in BY_LAYER:
         merged = BY_LAYER[method](content, style, o, progress=progress)
     else:
-        raise LoRAError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+        raise LoRAError(f"method {method!r}: expected one of {', '.join([*METHODS, *WITH_BASE])}")
     if o.rank is not None and any(down.shape[0] > o.rank for _, down in merged.values()):
         merged = compress(merged, o.rank, progress=progress)
     one, other = content.base, style.base

@@ -12,17 +12,14 @@ from lorarar.collection import Folders
 from lorarar.judging import load_encoder
 from lorarar.lora import load_lora
 from lorarar.parser import EXIT_STATUSES, Parser, status_of
-from lorarar.scales import data_folder, find_scale
+from lorarar.scales import find_scale
 from lorarar.shoebox import zoo
-from lorarar.shoebox.world import styles, subjects
-from lorarar.study import ladder, people
-from lorarar.study.cells import COUNT, SPLITS, Setting, hypernetwork_of, setting, tasks
+from lorarar.study import people, steps
+from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
-from lorarar.study.judges import examined
 from lorarar.study.means import save_table, table_by, table_of, table_of_nothing
 from lorarar.study.methods import METHODS, find_method, make
 from lorarar.study.metrics import encoders, measured, table_a2
-from lorarar.study.networks import networks
 from lorarar.study.recipes import RECIPES
 from lorarar.study.records import (
     deciding,
@@ -38,7 +35,8 @@ from lorarar.study.tuning import tuned
 from lorarar.study.verdicts import find_judge, judged
 
 RECORDED = (
-    "metrics", "times", "record", "tables", "judges", "tune", "ladder", "networks", "contest", "costs",
+    "metrics", "times", "record", "tables", "judges", "tune", "ladder", "networks", "contest", "novelty",
+    "costs",
 )  # fmt: skip
 """Steps that write a record."""
 
@@ -50,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"example:\n  lorarar study images --methods direct k-lora\n\n{EXIT_STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+    known = parser.add_subparsers(dest="step", metavar="STEP", required=True)
     for name, text in (
         ("make", "work out what takes minutes for a pair: ZipLoRA's coefficients, joint training's LoRA"),
         ("images", "make the images of methods, for all pairs that lack them"),
@@ -68,9 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         ("networks", "train hypernetworks by recipes that differ in one thing, measure and record them"),
         ("means", "write the mean of coefficients over pairs, for `lorarar merge --method table`"),
         ("contest", "make and judge what a plan says, written down before, and record its answers"),
+        ("novelty", "measure how new LoRAs are and whether that foretells ρ of a contest, and record it"),
         ("costs", "count what each part of the path costs, and record it"),
     ):
-        step = steps.add_parser(name, help=text, description=text)
+        step = known.add_parser(name, help=text, description=text)
         step.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
         step.add_argument("--seed", type=int, default=0, help="default: %(default)s")
         step.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
@@ -80,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "contest":
             step.add_argument("plan", type=Path, metavar="PLAN", help="such as data/plans/strangers.json")
             step.add_argument("--measure", metavar="NAME", help="rho or a judge, in place of the plan's own")
+        if name == "novelty":
+            step.add_argument("--contest", metavar="NAME", default="strangers", help="its record, of ρ")
         if name in RECORDED:
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
         if name == "judges":
@@ -128,14 +129,14 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument("--hypernetwork", type=Path, metavar="FILE", help="default: the scale's")
         step.add_argument("--names", nargs="+", metavar="NAME", help="of the split; default: all")
         step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
-        if name != "contest":
+        if name not in ("contest", "novelty"):
             step.add_argument(
                 "--count", type=int, default=COUNT, help="images of each cell; default: %(default)s"
             )
         step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/experiment/SCALE/SPLIT")
         if name == "make":
             step.add_argument("--methods", nargs="+", metavar="NAME", default=["ziplora", "joint"])
-        elif name not in ("tune", "costs", "contest"):
+        elif name not in ("tune", "costs", "contest", "novelty"):
             step.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
         if name == "images":
             step.add_argument(
@@ -143,14 +144,14 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "costs":
             step.set_defaults(methods=None)
-        if name == "contest":
+        if name in ("contest", "novelty"):
             step.set_defaults(methods=None, count=COUNT)
         if name in ("verdicts", "tune", "costs"):
             step.add_argument("--judge", default="mars2", help="mars2, mars2=PATH_OR_URL or critic")
         if name == "times":
             step.add_argument("--repeat", type=int, default=5, help="default: %(default)s")
             step.add_argument("--slow-pairs", type=int, default=1, metavar="N", help="default: %(default)s")
-    people.add_steps(steps)
+    people.add_steps(known)
     return parser
 
 
@@ -169,13 +170,13 @@ def _run(options: argparse.Namespace) -> None:
         options.people(options, say)
         return
     if options.step == "judges":
-        say(_record_judges(options))
+        say(steps.record_judges(options))
         return
     if options.step == "ladder":
-        say(_record_ladder(options))
+        say(steps.record_ladder(options))
         return
     if options.step == "networks":
-        say(_record_networks(options))
+        say(steps.record_networks(options))
         return
     if options.step == "means":
         network = options.hypernetwork or hypernetwork_of(options.scale)
@@ -239,9 +240,11 @@ def _run(options: argparse.Namespace) -> None:
         )
         say(path)
     elif options.step == "costs":
-        say(_record_costs(options, run))
+        say(steps.record_costs(options, run))
     elif options.step == "contest":
-        say(_record_contest(options, run))
+        say(steps.record_contest(options, run))
+    elif options.step == "novelty":
+        say(steps.record_novelty(options, run))
     elif options.step in ("times", "metrics"):
         from lorarar.records import inside, save_recorded
 
@@ -265,117 +268,6 @@ def _run(options: argparse.Namespace) -> None:
         say(path)
     else:
         say(record(run, options.judges, methods, options.record))
-
-
-def _record_judges(options: argparse.Namespace) -> Path:
-    from lorarar.records import inside, save_recorded
-
-    scale = find_scale(options.scale)
-    by = [find_judge(name, scale, options.device) for name in options.judges]
-    metrics = {
-        name: load_encoder(source, options.device)
-        for name, source in zip(("CLIP-I", "DINO"), encoders(scale), strict=True)
-    }
-    found = examined(by, metrics, each=options.each, seed=options.seed, progress=not options.quiet)
-    return save_recorded(
-        options.record or record_name(scale, "judges"),
-        found,
-        command=f"lorarar study judges --scale {scale.name} --judges "
-        f"{' '.join(options.judges)} --each {options.each}",
-        seed=options.seed,
-        scale=scale.name,
-        inputs=inside(
-            file
-            for name in ("judge", "critic", "clip", "dino")
-            for file in sorted((data_folder() / "shoebox" / name).glob("*.safetensors"))
-        ),
-    )
-
-
-def _record_costs(options: argparse.Namespace, run: Setting) -> Path:
-    from lorarar.records import save_recorded
-    from lorarar.study.costs import measured
-
-    return save_recorded(
-        options.record or record_name(run.scale, "costs"),
-        measured(run, find_judge(options.judge, run.scale, options.device, run.world)),
-        command=f"{record_command('costs', run)} --judge {options.judge}",
-        seed=run.seed,
-        scale=run.scale.name,
-    )
-
-
-def _record_contest(options: argparse.Namespace, run: Setting) -> Path:
-    from lorarar.records import inside, save_recorded
-    from lorarar.study.contest import contest, read_plan, values
-
-    plan = read_plan(options.plan)
-    own = f" --measure {options.measure}" if options.measure else ""
-    if own:
-        plan = replace(plan, measure=options.measure)
-    run = plan.setting(run)
-    if options.out is None and (plan.subjects or plan.styles):
-        run = replace(run, out=run.out.with_name(options.plan.stem))
-    found = contest(run, plan)
-    files = [options.plan, *(file for row in plan.rows for file in row.files)]
-    return save_recorded(
-        options.record or record_name(run.scale, options.plan.stem + own.replace(" --measure ", "_")),
-        values(run, plan, found),
-        command=record_command(f"contest data/plans/{options.plan.name}{own}", run),
-        seed=run.seed,
-        scale=run.scale.name,
-        inputs=inside([*files, *sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))]),
-    )
-
-
-def _record_ladder(options: argparse.Namespace) -> Path:
-    from lorarar.records import inside, save_recorded
-
-    scale = find_scale(options.scale)
-    found = ladder.measure(scale, options.device, seed=options.seed, progress=not options.quiet)
-    names = {name for pairs in found["pairs"].values() for pair in pairs for name in pair}
-    return save_recorded(
-        options.record or record_name(scale, "rho"),
-        found,
-        command=f"lorarar study ladder --scale {scale.name}",
-        seed=options.seed,
-        scale=scale.name,
-        inputs=inside(
-            [hypernetwork_of(scale), *(zoo.file_of(name, zoo.folder(scale)) for name in sorted(names))]
-        ),
-    )
-
-
-def _record_networks(options: argparse.Namespace) -> Path:
-    from lorarar.records import inside, save_recorded
-
-    scale = find_scale(options.scale)
-    seeds, recipes = options.seeds, options.recipes or list(RECIPES)
-    changes = {"steps": options.steps, "batch_size": options.batch_size}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    found = networks(
-        scale,
-        options.device,
-        wanted=dict.fromkeys(recipes, seeds),
-        folder=options.out,
-        progress=not options.quiet,
-        **changes,
-    )
-    words = ["lorarar study networks --scale", scale.name, "--recipes", *map(repr, recipes)]
-    words += ["--seeds", *map(str, seeds)]
-    words += [f"--{name.replace('_', '-')} {value}" for name, value in changes.items()]
-    words += [f"--out {inside([options.out])[0]}"] if options.out and inside([options.out]) else []
-    names = [
-        name for axis in (subjects, styles) for name in (*axis.SPLIT["train"], *axis.SPLIT["validation"])
-    ]
-    return save_recorded(
-        options.record or record_name(scale, "networks"),
-        found,
-        command=" ".join(words),
-        seed=options.seed,
-        scale=scale.name,
-        inputs=inside([hypernetwork_of(scale), *(zoo.file_of(n, zoo.folder(scale)) for n in names)]),
-    )
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from lorarar.study.cells import Setting, adapters, tasks
 from lorarar.study.images import images
 from lorarar.study.methods import METHODS, Method, make
 from lorarar.study.recipes import Training, trained
+from lorarar.study.regression import by_regression
 from lorarar.study.ruler import Ruler, ruler
 from lorarar.study.statistics import Entry, crossed, grid
 from lorarar.study.training import Task, slug, with_pictures
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 BY_FILE = ("lorarar", "table")
 """Methods that need a file: a hypernetwork, or a table of coefficients."""
-PLAIN = ("direct", "levels", "ziplora")
+PLAIN = ("direct", "levels", "ziplora", "regmean")
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def method_of(row: Row, file: Path | None) -> Method:
     """Return how a row merges, as the experiment's other methods are written."""
     if row.method == "table":
         return Method(_by_table(file), {"table": sha256(file)})
-    own = METHODS.get(row.method) or Method(_by_levels)
+    own = METHODS.get(row.method) or Method(_by_levels if row.method == "levels" else by_regression)
     return replace(own, options={**own.options, **row.options})
 
 

@@ -3,6 +3,7 @@
 from lorarar.train.adapters import Trained, read_list, read_trained
 from lorarar.train.dreambooth import train_lora
 from lorarar.train.hypernetwork import train_hypernetwork
+from lorarar.train.inputs import own_inputs, pictured_inputs
 from lorarar.train.objective import merging_loss, similarity
 from lorarar.train.pictures import read_captions
 from lorarar.train.ziplora import optimise
@@ -11,6 +12,8 @@ __all__ = [
     "Trained",
     "merging_loss",
     "optimise",
+    "own_inputs",
+    "pictured_inputs",
     "read_captions",
     "read_list",
     "read_trained",

@@ -55,7 +55,7 @@ def statements(facts: Facts) -> dict[str, bool]:
         "None is ahead of the first by an interval clear of zero": f.recipes_ahead == 0,
         "another of the six has a higher average": f.recipe_best > f.recipe_first > f.recipe_worst,
         "Added, they make the merge worse": f.added > f.averaged + 0.05,
-        "goes by the strength of its own part": min(f.sight_subject, f.sight_style) > 2 * f.sight_others,
+        "depends on the strength of its own part": min(f.sight_subject, f.sight_style) > 2 * f.sight_others,
         "far from a rule that could replace the network": max(f.sight_subject, f.sight_style) < 0.5,
     }
 

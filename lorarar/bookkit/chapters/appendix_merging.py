@@ -32,7 +32,7 @@ PARTS = {
     for part, letter in (("query", "q"), ("key", "k"), ("value", "v"), ("output", "out"))
 }
 COLUMNS = ("cosine", "cosine, noise", "shared columns", "shared, noise")
-KINDS = ("by size", "by lot", "factors, by size", "factors, by lot")
+KINDS = ("by size", "at random", "factors, by size", "factors, at random")
 DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1)
 RANK = 16
 """Of both LoRAs of the shoebox together."""
@@ -88,7 +88,7 @@ def pruned_alone(pipe: DiffusionPipeline, scale: str, seed: int) -> dict[tuple[s
     def by_size(density: float) -> Callable[[Tensor], Tensor]:
         return lambda x: x * (x.abs() >= x.abs().flatten().topk(int(density * x.numel())).values[-1])
 
-    def by_lot(density: float) -> Callable[[Tensor], Tensor]:
+    def at_random(density: float) -> Callable[[Tensor], Tensor]:
         return lambda x: x * torch.bernoulli(torch.full_like(x, density), generator=coins) / density
 
     def update(lora: LoRA, change: Callable[[Tensor], Tensor]) -> LoRA:
@@ -100,7 +100,11 @@ def pruned_alone(pipe: DiffusionPipeline, scale: str, seed: int) -> dict[tuple[s
 
     few = (1.0, 0.5, 0.2, 0.1) if scale == "smoke" else DENSITIES
     ways = dict(
-        zip(KINDS, ((update, by_size), (update, by_lot), (factors, by_size), (factors, by_lot)), strict=True)
+        zip(
+            KINDS,
+            ((update, by_size), (update, at_random), (factors, by_size), (factors, at_random)),
+            strict=True,
+        )
     )
     single = {}
     with ruler(pipe, draws=2 if scale == "smoke" else 16) as measure:
@@ -127,8 +131,8 @@ def lost_by_rank(scale: str) -> dict[str, np.ndarray]:
 
 def live(parts: np.ndarray, single: Single, lost: Mapping[str, np.ndarray]) -> Facts:
     """Return what the page computed; see `alignment_by_part`, `pruned_alone`, `lost_by_rank`."""
-    chosen = {"size_half": ("by size", 0.5), "lot_half": ("by lot", 0.5), "size_fifth": ("by size", 0.2)}
-    chosen |= {"lot_tenth": ("by lot", 0.1), "factors_half": ("factors, by lot", 0.5)}
+    chosen = {"size_half": ("by size", 0.5), "lot_half": ("at random", 0.5), "size_fifth": ("by size", 0.2)}
+    chosen |= {"lot_tenth": ("at random", 0.1), "factors_half": ("factors, at random", 0.5)}
     return Facts(
         {f"{name}_{side}": single[side, *which] for name, which in chosen.items() for side in sums.AXES},
         shared=parts[:, 2].mean(),
@@ -157,7 +161,7 @@ def statements(f: Facts) -> dict[str, bool]:
             max(f.size_fifth_subject, f.size_fifth_style) < 0.4
         ),
         "with a random tenth much is lost": min(f.lot_tenth_subject, f.lot_tenth_style) > 0.2,
-        "pruning factors by lot costs more than pruning the update": (
+        "pruning factors at random costs more than pruning the update": (
             f.factors_half_subject > f.lot_half_subject and f.factors_half_style > f.lot_half_style
         ),
         "At rank 16 the sum loses nothing": f.lost_sum < 1e-4 < f.lost_ties < f.lost_dare,

@@ -86,7 +86,8 @@ def statements(f: Facts) -> dict[str, bool]:
         "CLIP-I's has nothing to do with it": abs(f.order_CLIP_I) < 0.3,
         "the wolf plushie is the hardest subject": f.wolf <= f.subject_least,
         "For one pair joint training is the cheapest": f.one_joint < min(f.one_lorarar, f.one_ziplora),
-        "For all 25 pairs of the test it is the dearest": f.all_joint > max(f.all_lorarar, f.all_ziplora),
+        "For all 25 pairs of the test it is the most expensive": f.all_joint
+        > max(f.all_lorarar, f.all_ziplora),
         "most of the path is the training of the LoRAs": f.loras_share > 0.5,
         "several times as many": f.pays_seconds_loras > 3 * f.pays_seconds
         and f.pays_flops_loras > 2 * f.pays_flops,

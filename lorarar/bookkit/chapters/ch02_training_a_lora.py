@@ -215,7 +215,7 @@ def statements(f: Facts) -> dict[str, bool]:
     """Return what the chapter's prose states, by its own words."""
     halves = f.rho_subject_rank_4, f.rho_style_rank_4, f.rho_subject_largest_50, f.rho_style_largest_50
     return {
-        "what the base model does anyway, a LoRA cannot claim": f.subject_base < 0.2 < 0.9 < f.subject_lora,
+        "take credit for what the base model does anyway": f.subject_base < 0.2 < 0.9 < f.subject_lora,
         "All three belong to training pairs": f.weak == f.weak_train == 3,
         "Small is not weak": f.strength > 0.2,
         "More than half of what the LoRA gained is learnt by heart": 0
@@ -241,7 +241,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "lowest at three quarters of a LoRA's strength": f.new_75
         > max(f.new_25, f.new_50, f.new_100, f.new_125),
         "beyond full strength the LoRA soon does harm": f.new_125 < 0,
-        "with the strength its share rises": f.right_strength_50 + 0.1 < f.right_style_100,
+        "the share it accepts rises with the strength": f.right_strength_50 + 0.1 < f.right_style_100,
         "Most of what looks like sparsity": 0.5 * f.energy_fifth < f.energy_noise < f.energy_fifth - 0.05,
         "One drawing teaches much": f.one_base + 0.3 < f.one_right < f.twelve_right - 0.1,
         "But it depends on the style": f.one_worst < f.one_right - 0.15,

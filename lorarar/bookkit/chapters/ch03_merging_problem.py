@@ -187,12 +187,10 @@ def statements(f: Facts) -> dict[str, bool]:
         "closer to both LoRAs on every pair": f.both_sides_better == f.measured,
         "nine pairs barely decide it": -1 < f.even_lead_low < 5 and f.even_lead > 20,
         "on the same pairs with the same noise": f.same_direct == 1,
-        "That is level within the error": f.zip_lead_low < 0 < f.zip_lead_high,
+        "The two cannot be told apart": f.zip_lead_low < 0 < f.zip_lead_high,
         "LoRA.rar is right exactly as often as the sum at 0.7": abs(f.rar_lead) < 0.5,
-        "this is about half of what true drawings get from the critic": (
-            0.4 < f.even_both / f.drawn_both < 0.6
-        ),
-        "the style's side has almost everything and the subject's almost nothing": (
+        "has about half of what true drawings get from the critic": (0.4 < f.even_both / f.drawn_both < 0.6),
+        "the style is right in most images and the subject in few": (
             f.direct_style > 0.8 and f.direct_subject < 0.25
         ),
         "here more of one is less of the other": (
@@ -244,7 +242,7 @@ def claims(f: Facts) -> list[Claim]:
             "columns_beat_scalars",
             "A coefficient for each column does better than tuned weights",
             "ZipLoRA, its premise",
-            f"ZipLoRA is ahead of the sum at 0.7 by {f.zip_lead:.0f} points ({f.zip_lead_low:.0f} to "
+            f"In pictures ZipLoRA leads the sum at 0.7 by {f.zip_lead:.0f} points ({f.zip_lead_low:.0f} to "
             f"{f.zip_lead_high:.0f}), on nine validation pairs with four images each.",
             sign_verdict(f.zip_lead_low, f.zip_lead_high),
         ),

@@ -218,7 +218,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "Set to its own best volume, none is better than the sum": f.best_direct <= f.best_others + 0.005,
         "all five lie within a tenth": f.best_fourth < f.best_ties_delta < f.best_direct + 0.1,
         "TIES is the quieter sum": f.ties_volume < 0.92 and f.rho_ties_delta < f.rho_direct,
-        "Dropping by lot never helps": bool(f.dare_rises) and f.rho_dare_delta > f.rho_direct,
+        "Dropping at random never helps": bool(f.dare_rises) and f.rho_dare_delta > f.rho_direct,
         "Trimming by size does little": abs(f.ties_whole - f.ties_best) < 0.1,
         "no training-free recipe is shown to be ahead of the plain sum": f.leads_from < 0,
         "the less it keeps, the worse it gets": bool(f.dare_rises) and f.dare_least > f.dare_half,
@@ -226,7 +226,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "the three on factors come last": f.factors_highest < f.others_lowest,
         "TIES is not ahead of the sum at 0.7": f.even_ties_delta <= 0,
         "is ahead of it by an interval clear of zero": f.lead_joint_low > 0,
-        "which cannot be told from the sum": (
+        "which cannot be told apart from the sum's": (
             f.klora_more_subject_low < 0 < f.klora_more_subject_high
             and f.klora_more_style_low < 0 < f.klora_more_style_high
         ),
@@ -256,7 +256,7 @@ def claims(f: Facts) -> list[Claim]:
     return [
         Claim(
             "dropped_by_lot",
-            "Nine tenths of an update can be dropped by lot",
+            "Nine tenths of an update can be dropped at random",
             "DARE, abstract (for large language models)",
             f"Merged at volume 0.7, ρ grows from {f.dare_whole:.2f} to {f.dare_half:.2f} with half of the "
             f"entries and to {f.dare_least:.2f} with a tenth. Wider layers average more of the noise away.",
@@ -266,14 +266,15 @@ def claims(f: Facts) -> list[Claim]:
             "ties_better",
             "Electing signs makes a merge better than the sum",
             "TIES-Merging, abstract",
-            f"TIES on ΔW beside the plain sum: {ties}. Beside the sum at 0.7, on other pairs: {ties_even}.",
+            f"TIES on ΔW minus the plain sum: {ties}. Minus the sum at 0.7, on other pairs: {ties_even}.",
             sign_verdict(f.lead_ties_delta_low, f.lead_ties_delta_high),
         ),
         Claim(
             "np_better",
-            "Projecting the subject out of the style's way beats weighing",
+            "Projecting the subject out of the style's directions beats weighting",
             "NP-LoRA, abstract",
-            f"Beside the plain sum: {projected}. Beside the sum at 0.7, on other pairs: {projected_even}.",
+            f"NP-LoRA minus the plain sum: {projected}. Minus the sum at 0.7, on other pairs: "
+            f"{projected_even}.",
             sign_verdict(f.even_np_lora_low, f.even_np_lora_high),
         ),
         Claim(

@@ -188,7 +188,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "The interval of this lead lies above zero": f.gain_low > 0.02,
         "in pictures it is not shown to beat a sum with smaller weights": f.shared_low < 0 < f.shared_high,
         "it is not a lead beyond chance": f.shared_low < 0 < f.shared_high,
-        "cannot be told from joint training": f.over_joint_low < 0 < f.over_joint_high,
+        "cannot be told apart from joint training": f.over_joint_low < 0 < f.over_joint_high,
         "The error falls to less than a third": f.loss_last < f.loss_first / 3,
         "most of it in the first half": f.loss_first - f.loss_half > 2 * (f.loss_half - f.loss_last) > 0,
         "With the cosine it stops falling half-way": 0.9 < f.loss_cosine_last / f.loss_cosine_half < 1.3

@@ -164,15 +164,15 @@ def statements(facts: Facts) -> dict[str, bool]:
     f = facts
     return {
         "The network drops query and output of both LoRAs in the middle of the UNet": f.energy_inner < 0.1,
-        "spends them in three modules on the way up, of which the last goes mostly to the subject": f.spent
-        > 0.8
-        and f.last_subject > 2 * f.last_style,
+        "the last of which goes mostly to the subject": f.spent > 0.8 and f.last_subject > 2 * f.last_style,
         "Hardly anyone would notice if it did not": f.cost_half_low <= 0 <= f.cost_half_high,
         "only the output of cross-attention clearly needs its coefficients": f.sure == 1
         and f.cost_cross_output_low > 0,
-        "Both intervals hold zero": f.cost_half_low <= 0 and f.cost_columns_low <= 0 <= f.cost_columns_high,
+        "Both intervals contain zero": f.cost_half_low <= 0
+        and f.cost_columns_low <= 0 <= f.cost_columns_high,
         "there the choice of columns is worth something": f.cost_cross_columns_low > 0,
-        "a layer's level without it next to nothing": f.cost_cross_columns > 0.7 * f.cost_cross_output,
+        "the right level for each layer alone is worth next to nothing": f.cost_cross_columns
+        > 0.7 * f.cost_cross_output,
         "On the way down and in the middle nothing changes": max(abs(f.cost_down), abs(f.cost_mid)) < 0.002,
         "the optimum's are far better": f.rho_zip < 0.5 * f.rho and f.one_zip < 0.5 * f.one_rar,
         "rows differ from rows": f.blocks_share > 0.6,
@@ -220,8 +220,8 @@ def claims(facts: Facts) -> list[Claim]:
             "columns_matter",
             "It takes a coefficient for each column, not one for each layer",
             "ZipLoRA, §4, as the reason for column-wise merging",
-            f"In the output of cross-attention, where the mean of each layer makes ρ grow by {cross}; for "
-            f"all predicted layers by {columns}, which holds zero",
+            f"True of the output of cross-attention: there the mean of each layer makes ρ grow by {cross}. "
+            f"For all predicted layers it grows by {columns}: the interval contains zero.",
             verdict(f.cost_columns_low > 0, f.cost_cross_columns_low > 0, f.cost_columns_high < 0),
         ),
         Claim(
@@ -247,7 +247,7 @@ def claims(facts: Facts) -> list[Claim]:
             "key_value",
             "Key and value need no coefficients of their own",
             "LoRA.rar predicts query and output only (Table A3)",
-            f"ZipLoRA's ρ grows by {key_value} when its key and value are put to ½, and by {query_output} "
+            f"ZipLoRA's ρ grows by {key_value} when its key and value are set to ½, and by {query_output} "
             "with query and output at ½. But these were found for all four parts; an optimum for query "
             "and output alone was not looked for.",
             verdict(f.cost_zip_kv_high < 0.01, otherwise=NOT_EXAMINED),

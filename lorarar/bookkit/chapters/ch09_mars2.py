@@ -218,16 +218,16 @@ def statements(f: Facts) -> dict[str, bool]:
         "Both judges accept picture a, and each is fooled once": (
             f.opening_right == 2 and f.opening_wrong == 2 and f.opening_mars2_b and f.opening_critic_c
         ),
-        "some pairs come out nearly always, others hardly ever": f.best < f.independent - 0.1,
+        "some pairs come out right nearly always, others hardly ever": f.best < f.independent - 0.1,
         "The interval over subjects and styles is the widest": (
             f.subjects_high - f.subjects_low > 1.5 * (f.pairs_high - f.pairs_low)
             and f.pairs_high - f.pairs_low > 1.5 * (f.images_high - f.images_low)
         ),
         "Where the miniature errs, it says Yes too often": f.lenient_low > 0,
-        "The critic's worse axis is better": min(exam["critic"]) > min(exam["mars2"]),
-        "is hardly harder to please than a coin": 0.4 < f.mars2_subject_base < 0.6,
+        "and the critic's is the better of the two": min(exam["critic"]) > min(exam["mars2"]),
+        "says Yes about as often as a tossed coin": 0.4 < f.mars2_subject_base < 0.6,
         "The critic refuses nearly all of them": f.critic_subject_base < 0.1,
-        "In no method is it above a quarter": f.kappa_highest < 0.25,
+        "It is at most a quarter for every method": f.kappa_highest < 0.25,
         "the first six places are the same": f.same_places >= 6,
         "so this order says little about the judges": f.order_low < 0.5,
         "DINO prefers the photo": f.dino_photo < 0.5,
@@ -249,40 +249,40 @@ def claims(f: Facts) -> list[Claim]:
             "A vision-language model, asked for one axis at a time, is fit to judge",
             "LoRA.rar, supplement §A1.1",
             f"LLaVA-Critic was not run. The miniature is not fit: {accurate:.0%} on its worse axis in "
-            f"drawings, and it finds the subject in {f.mars2_subject_base:.0%} of images without it",
+            f"drawings, and it finds the subject in {f.mars2_subject_base:.0%} of images without it.",
             verdict(accurate >= AIM and f.mars2_subject_base <= 0.1 and f.kappa_all >= 0.6),
         ),
         Claim(
             "overlooks",
             "The judge may overlook small details of a subject",
             "LoRA.rar, supplement §A3.1",
-            f"in drawings the miniature accepts {f.exam_accepts:.0%} of other individuals of the class and "
-            f"refuses {f.exam_refuses:.0%} of right ones: {points(lenient)}",
+            f"In drawings the miniature accepts {f.exam_accepts:.0%} of other individuals of the class and "
+            f"refuses {f.exam_refuses:.0%} of right ones: {points(lenient)}.",
             sign_verdict(f.lenient_low, f.lenient_high),
         ),
         Claim(
             "copies",
             "DINO and CLIP-I are highest where a reference is copied",
             "LoRA.rar, supplement §A2.1",
-            f"a copied photo has a higher DINO than the right drawing in {f.copies_DINO:.0%} of orders, a "
-            f"copied drawing a higher CLIP-I in {f.copies_CLIP_I:.0%}",
+            f"A copied photo has a higher DINO than the right drawing in {f.copies_DINO:.0%} of orders, a "
+            f"copied drawing a higher CLIP-I in {f.copies_CLIP_I:.0%}.",
             verdict(f.copies_low > 0.5, against=max(f.copies_DINO, f.copies_CLIP_I) < 0.5),
         ),
         Claim(
             "better_than_cosines",
             "The judge tells right from wrong where the standard metrics do not",
             "LoRA.rar, §4 and supplement §A2.1",
-            f"of six drawings the miniature picks the right one in {f.picks_mars2:.0%} of orders, the best "
-            f"metric in {f.picks_metric:.0%}, {points(ahead)}: the interval holds zero. On generated images "
-            "the miniature is no judge",
+            f"Of six drawings the miniature picks the right one in {f.picks_mars2:.0%} of orders, the best "
+            f"metric in {f.picks_metric:.0%}, {points(ahead)}: the interval contains zero. On generated "
+            "images the miniature is no judge.",
             sign_verdict(f.ahead_low, f.ahead_high),
         ),
         Claim(
             "two_judges",
             "The ranking of methods does not depend on the judge",
             "an open question of the public summary",
-            f"the two orders go together, rank correlation {f.order:.2f} ({f.order_low:.2f} to "
-            f"{f.order_high:.2f}), and are not shown to be one; image by image κ is {f.kappa_all:.2f}",
+            f"The two orders are alike, rank correlation {f.order:.2f} ({f.order_low:.2f} to "
+            f"{f.order_high:.2f}), and are not shown to be the same; image by image κ is {f.kappa_all:.2f}.",
             verdict(f.order_low >= 0.9, part=f.order_low > 0, against=f.order_high < 0.5),
         ),
     ]
@@ -301,7 +301,7 @@ def opening(subject: str, style: str, delivered: np.ndarray) -> Figure:
 def votes_table(voted: Mapping[str, np.ndarray], judged: Mapping[str, np.ndarray]) -> Styler:
     """Show the votes on each delivery, {axis: (6, references)}, and the judges' verdicts, {judge: (6,)}."""
     truth = ("as ordered", *orders.WRONG)
-    columns = {"Picture": list(LETTERS), "In truth": truth}
+    columns = {"Picture": list(LETTERS), "What it is": truth}
     for axis in AXES:
         columns[axis.capitalize()] = [f"{row.sum()} of {len(row)} Yes" for row in voted[axis]]
     for judge in ("mars2", "critic"):

@@ -100,7 +100,7 @@ class Comparison(NamedTuple):
 
     @property
     def settled(self) -> int:
-        """1 if the first is better, -1 if it is worse, 0 if an interval holds zero or the two disagree."""
+        """1 if the first is better, -1 if it is worse, 0 if an interval contains zero or the two disagree."""
         return statistics.settled(*(entry for entry in (self.test, self.validation) if entry))
 
 
@@ -205,7 +205,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "little more than half as wide": (
             0.5 < (f.duel_pairs_high - f.duel_pairs_low) / (f.duel_high - f.duel_low) < 0.67
         ),
-        "holds zero on validation": f.duel_validation_low < 0 < f.duel_validation_high,
+        "contains zero on validation": f.duel_validation_low < 0 < f.duel_validation_high,
         "seven of its eleven comparisons are settled, all as in the paper": (
             f.confirmed == 7 and f.contradicted == 0 and f.open == 4
         ),
@@ -248,22 +248,22 @@ def claims(f: Facts) -> list[Claim]:
             "LoRA.rar puts the right subject into the right style more often than ZipLoRA",
             "LoRA.rar, abstract and §4",
             f"{written(f, 'duel', '+.1f')} on the test, {written(f, 'duel_validation')} on validation, with "
-            "one network, trained once: it leans the other way and is not settled",
+            "one network, trained once: this leans the other way and is not settled.",
             sign_verdict(settled, settled),
         ),
         Claim(
             "before_joint",
             "LoRA.rar is better than joint training",
             "LoRA.rar, §4",
-            f"{written(f, 'joint')}: the interval holds zero",
+            f"{written(f, 'joint')} on the test: the interval contains zero.",
             sign_verdict(f.joint_low, f.joint_high),
         ),
         Claim(
             "before_sums",
             "LoRA.rar is better than the direct merge, TIES, DARE and DARE-TIES",
             "LoRA.rar, §4",
-            "better than TIES, DARE and DARE-TIES as the paper ran them, on factors; minus the plain sum "
-            f"{written(f, 'sum')}: the interval holds zero",
+            "Better than TIES, DARE and DARE-TIES as the paper ran them, on factors; ahead of the plain sum "
+            f"by {written(f, 'sum')}: the interval contains zero.",
             verdict(
                 f.sum_low > 0 and f.lorarar_factors == 3, part=f.lorarar_factors == 3, against=f.sum_high < 0
             ),
@@ -272,8 +272,8 @@ def claims(f: Facts) -> list[Claim]:
             "hard_names",
             "The can and the glowing style are hard for all methods",
             "LoRA.rar, supplement §A2.2",
-            f"glowing is hard, {f.glowing:.0%} right over all merges; the can, with {f.can:.0%}, is not, for "
-            "a drawn can has no writing to lose",
+            f"Glowing is hard, {f.glowing:.0%} right over all merges; the can, with {f.can:.0%}, is not, "
+            "since a drawn can has no writing to lose.",
             verdict(f.can_place <= 2 and f.glowing_place <= 2, part=f.glowing_place <= 2),
         ),
     ]

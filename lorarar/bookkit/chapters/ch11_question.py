@@ -68,7 +68,7 @@ ENDS = ("", "_low", "_high")
 
 
 def shipped(recipe: str, seed: int = 0) -> Path:
-    """Return the file of a network of `lorarar.study.networks.RECIPES`."""
+    """Return the file of a network of `lorarar.study.recipes.RECIPES`."""
     return data_folder() / "hypernetworks" / "trials" / f"{zoo.slug(recipe)}-{seed}.safetensors"
 
 
@@ -253,7 +253,7 @@ def claims(facts: Facts) -> list[Claim]:
             "carries_over",
             "It generalises to LoRAs it was not trained on, without further training",
             "LoRA.rar, abstract",
-            "Trained to its end, its lead in ρ on strangers is "
+            "Trained to its end, its lead in ρ on the pairs of strangers (below zero, it is behind) is "
             f"{lead('rar_converged_sum_at_0_7')} over a sum at 0.7, "
             f"{lead('rar_converged_table_of_answers')} over its own average answers, and "
             f"{lead('rar_converged_place_alone')} over a trained table.",
@@ -267,7 +267,7 @@ def claims(facts: Facts) -> list[Claim]:
             "for_the_pair",
             "Coefficients have to be predicted for the pair at hand",
             "LoRA.rar, §1 and §3, as the reason for a hypernetwork",
-            "The lead in ρ on strangers over a table that is told a layer's place alone: "
+            "The lead in ρ on the pairs of strangers over a table, which knows a layer's place alone: "
             f"{lead('invariants_place_alone')} for a network that reads invariants, "
             f"{lead('rar_converged_place_alone')} for LoRA.rar's, trained to its end.",
             verdict(

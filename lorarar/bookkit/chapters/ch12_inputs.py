@@ -1,0 +1,302 @@
+"""Chapter 12, what layers are given: RegMean, a merge in closed form, and signs that foretell nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from lorarar.bookkit import figures
+from lorarar.bookkit import style as look
+from lorarar.bookkit.claims import Claim, sign_verdict, verdict
+from lorarar.bookkit.facts import Facts
+from lorarar.bookkit.figures import legend_below
+from lorarar.bookkit.pictures import image_grid
+from lorarar.bookkit.records import recorded as record
+from lorarar.bookkit.records import suffix
+from lorarar.bookkit.tables import table
+from lorarar.scales import data_folder
+from lorarar.shoebox import zoo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+    from lorarar.merging import Inputs
+
+PAIR = ("bear plushie", "watercolor painting #1")
+LAYERS = {
+    "what reads the picture": "unet.up_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+    "what reads the text": "unet.up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k",
+}
+"""Two layers whose inputs are shown."""
+
+TABLE = "place alone"
+"""The recipe of chapter 11's table."""
+OURS, OPTIMUM = "RegMean, own inputs", "ZipLoRA"
+ROWS = {
+    OURS: "regmean",
+    "RegMean, pictures": "pictured",
+    OPTIMUM: "zip",
+    "place alone": "table",
+    "invariants": "invariants",
+    "LoRA.rar, converged": "rar",
+    "sum at 0.7": "sum",
+    "plain sum": "plain",
+}
+"""Rows of the contests, and what their facts begin with."""
+CHOICES = {
+    "sum at 0.7": "choice_sum",
+    "place alone": "choice_table",
+    "ridge 0.001": "choice_small",
+    "ridge 0.1": "choice_ridge",
+    "ridge 10": "choice_large",
+    "training pictures": "choice_pictures",
+    "1 picture": "choice_one",
+    "3 pictures": "choice_three",
+    "self-attention only": "choice_self",
+    "cross-attention only": "choice_cross",
+    "ZipLoRA": "choice_zip",
+}
+"""Rows of the plan on validation, and their facts."""
+NETWORK = "LoRA.rar, converged"
+"""The row whose error the signs are held against."""
+ENDS = ("", "_low", "_high")
+HUES = {OURS: look.MERGED, "RegMean, pictures": look.MERGED, OPTIMUM: look.SUBJECT, NETWORK: look.OTHER}
+
+
+def shipped(recipe: str, seed: int = 0) -> Path:
+    """Return the file of a network of `lorarar.study.recipes.RECIPES`."""
+    return data_folder() / "hypernetworks" / "trials" / f"{zoo.slug(recipe)}-{seed}.safetensors"
+
+
+# ---------------------------------------------------------------- numbers from shipped files
+
+
+def recorded(scale: str = "shoebox") -> Facts:
+    """Return the numbers from shipped files: choices on validation, both contests, and the signs."""
+    return Facts(
+        _choices(scale),
+        _contest("inputs", "", scale),
+        _contest("inputs_pictures", "seen_", scale),
+        _signs(scale),
+    )
+
+
+def _choices(scale: str) -> dict[str, float]:
+    by_rho, by_sight = (record(f"inputs_validation{kind}{suffix(scale)}")["rows"] for kind in ("_rho", ""))
+    facts = {key: by_rho[name]["mean"][0] for name, key in CHOICES.items()}
+    return facts | {f"{key}_seen": by_sight[name]["mean"][0] for name, key in CHOICES.items()}
+
+
+def _contest(name: str, before: str, scale: str) -> dict[str, float]:
+    run = record(f"{name}{suffix(scale)}")
+    facts: dict[str, float] = {f"{before}pairs": len(run["subjects"]) * len(run["styles"])}
+    for row, key in ROWS.items():
+        if row in run["rows"]:
+            facts |= _ends(before + key, run["rows"][row]["mean"])
+    ours, best = (np.array(run["rows"][row]["pairs"]).mean(0) for row in (OURS, OPTIMUM))
+    facts |= {f"{before}few": best.size, f"{before}regmean_few": ours[: len(best)].mean()}
+    for asked in run["questions"]:
+        one, other = ROWS[asked["one"]], ROWS[asked["other"]]
+        if asked["margin"] == 0:
+            facts |= _ends(f"{before}{one}_over_{other}", asked["lead"])
+    return facts
+
+
+def _ends(name: str, entry: Sequence[float]) -> dict[str, float]:
+    """Return a value with the ends of its interval as facts."""
+    return {f"{name}{end}": value for end, value in zip(ENDS, entry, strict=True)}
+
+
+def _signs(scale: str) -> dict[str, float]:
+    run = record(f"novelty{suffix(scale)}")
+    facts: dict[str, float] = {
+        "nearest": max(one["likeness"] for one in run["of"].values()),
+        "nearest_mean": float(np.mean([one["likeness"] for one in run["of"].values()])),
+        "signs_open": sum(e[1] <= 0 <= e[2] for row in run["foretold"].values() for e in row.values()),
+        "signs": sum(len(row) for row in run["foretold"].values()),
+    }
+    for axis in ("subject", "style"):
+        for kind, values in run["kinship"][axis].items():
+            facts[f"{axis}_{re.sub(' ', '_', kind)}"] = float(np.mean(values))
+    return facts
+
+
+# ---------------------------------------------------------------- numbers of this run
+
+
+def live(
+    rho: Mapping[str, float], shares: Mapping[str, np.ndarray], passes: int, norms: Mapping[str, float]
+) -> Facts:
+    """Return what the chapter computed.
+
+    Args:
+        rho: of the chapter's pair, by merge.
+        shares: of the directions of `LAYERS`, see `directions`.
+        passes: of the UNet, to measure one LoRA.
+        norms: of the merges, and of either LoRA.
+    """
+    apart = {name: float(np.mean((s < 0.1) | (s > 0.9))) for name, s in shares.items()}
+    return Facts(
+        {f"one_{re.sub(r'[^a-z0-9]+', '_', name.lower())}": value for name, value in rho.items()},
+        apart_picture=apart["what reads the picture"],
+        apart_text=apart["what reads the text"],
+        passes=passes,
+        louder=norms["RegMean"] / max(norms["subject"], norms["style"]),
+    )
+
+
+def directions(inputs: tuple[Inputs, Inputs], layer: str, ridge: float = 1e-3) -> np.ndarray:
+    """Return whose each direction of a layer's inputs is, ascending: (in,), 0 the style's to 1 the subject's.
+
+    The eigenvalues of G_c in units of G_c + G_s, as RegMean has them: what share of the energy along a
+    direction comes from the subject.
+    """
+    g_c, g_s = (moments[layer].double() for moments in inputs)
+    total = g_c + g_s
+    extra = ridge * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
+    root = torch.linalg.cholesky(total + extra)
+    half = torch.linalg.solve_triangular(root, g_c + extra / 2, upper=False)
+    return torch.linalg.eigvalsh(torch.linalg.solve_triangular(root, half.mT, upper=False)).numpy()
+
+
+# ---------------------------------------------------------------- what the prose says
+
+
+def statements(facts: Facts) -> dict[str, bool]:
+    """Return the findings of the prose, each by a fragment of it."""
+    f = facts
+    return {
+        "less than half of what the table leaves": f.regmean < 0.5 * f.table,
+        "ahead of every network, of the table and of the tuned sum": (
+            min(f.regmean_over_table_low, f.regmean_over_invariants_low, f.regmean_over_rar_low) > 0
+            and f.regmean_over_sum_low > 0
+        ),
+        "The merge in closed form is ahead of the optimisation": f.regmean_over_zip_low > 0,
+        "Pictures of the training set would do a little better still": (
+            f.pictured_over_regmean_low > 0 and f.pictured > 0.5 * f.regmean
+        ),
+        "many of its directions belong to one of the two alone": f.apart_picture > 0.15,
+        "more of them, where the text is read": f.apart_text > f.apart_picture,
+        "One picture of either is enough to leave the table behind": f.choice_one < 0.8 * f.choice_table,
+        "Neither kind of layer does it alone": (min(f.choice_self, f.choice_cross) > 1.15 * f.choice_ridge),
+        "the smaller the ridge, the smaller the error": f.choice_small < f.choice_ridge < f.choice_large,
+        "None of the intervals leaves zero out": f.signs_open == f.signs,
+        "no nearer to a training LoRA than two training LoRAs of different kinds are to each other": (
+            f.nearest_mean < 0.1
+        ),
+    }
+
+
+def claims(facts: Facts) -> list[Claim]:
+    """Return the papers' claims that the chapter examines."""
+    f = facts
+
+    def lead(name: str, form: str = "+.3f") -> str:
+        return look.interval([f[name + end] for end in ENDS], form)
+
+    return [
+        Claim(
+            "must_be_trained",
+            "Merging as well as ZipLoRA without its optimisation takes a network that is trained for it",
+            "LoRA.rar, §1, as the reason for a hypernetwork",
+            "A merge in closed form, without training and without the pair's pictures, leads ZipLoRA by "
+            f"{lead('regmean_over_zip')} in ρ on {f.few} pairs of strangers, and LoRA.rar's network, trained "
+            f"to its end, by {lead('regmean_over_rar')} on {f.pairs}.",
+            verdict(f.regmean_over_zip_high < 0, against=f.regmean_over_zip_low > 0),
+        ),
+        Claim(
+            "as_good_by_sight",
+            "One shot is as good as an optimisation for the pair",
+            "LoRA.rar, abstract, of its own network; here of RegMean",
+            "The critic accepts "
+            f"{lead('seen_regmean_over_zip', '+.0%')} more of its pictures than of ZipLoRA's, and "
+            f"{lead('seen_regmean_over_rar', '+.0%')} more than of LoRA.rar's.",
+            sign_verdict(f.seen_regmean_over_rar_low, f.seen_regmean_over_rar_high),
+        ),
+    ]
+
+
+# ---------------------------------------------------------------- figures
+
+
+def directions_figure(shares: Mapping[str, np.ndarray]) -> Figure:
+    """Show of two layers whose each direction of their inputs is, in ascending order."""
+    figure, axes = plt.subplots(figsize=(look.WIDTH, 3.6), layout="constrained")
+    for (name, values), colour in zip(shares.items(), (look.SUBJECT, look.STYLE), strict=True):
+        axes.plot(np.linspace(0, 1, len(values)), values, color=colour, linewidth=2.5, label=name)
+    axes.axhline(0.5, color=look.GREY, linestyle=":")
+    axes.set_xlabel("directions of the input, in order")
+    axes.set_ylabel("the subject's share")
+    legend_below(figure)
+    return figure
+
+
+def merges_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Show pictures by several merges, a row each, from the same noise."""
+    return image_grid(np.stack(list(pictures.values())), rows=list(pictures))
+
+
+def choices_figure(scale: str = "shoebox") -> Figure:
+    """Show the mean ρ on validation of each choice, with its interval."""
+    rows = record(f"inputs_validation_rho{suffix(scale)}")["rows"]
+    colours = {name: look.MERGED for name in rows} | {"ZipLoRA": look.SUBJECT}
+    colours |= dict.fromkeys(("sum at 0.7", "place alone"), look.INK)
+    figure = figures.forest(
+        {name: row["mean"] for name, row in rows.items()}, label="ρ", colours=colours, percent=False
+    )
+    figure.axes[0].set_xlim(0, None)
+    return figure
+
+
+def contests_figure(scale: str = "shoebox") -> Figure:
+    """Show both contests on strangers: mean ρ, and the share of pictures that the critic accepts."""
+    figure, panels = plt.subplots(2, 1, figsize=(look.WIDTH, 5.8), layout="constrained", height_ratios=(8, 5))
+    for axes, name, label, percent in (
+        (panels[0], "inputs", "ρ on strangers", False),
+        (panels[1], "inputs_pictures", "right, as the critic sees them", True),
+    ):
+        rows = record(f"{name}{suffix(scale)}")["rows"]
+        figures.forest(
+            {row: one["mean"] for row, one in rows.items()},
+            label=label,
+            colours=HUES,
+            percent=percent,
+            axes=axes,
+        )
+        axes.set_xlim(0, None)
+    return figure
+
+
+def questions_table(scale: str = "shoebox") -> Styler:
+    """Show the questions of both plans: the lead in ρ, and in pictures."""
+    asked = {
+        (one["one"], one["other"], one["margin"]): one
+        for one in record(f"inputs_pictures{suffix(scale)}")["questions"]
+    }
+    rows = []
+    for one in record(f"inputs{suffix(scale)}")["questions"]:
+        if one["margin"] == 0:
+            seen = asked.get((one["one"], one["other"], one["margin"]))
+            rows.append(
+                {
+                    "Is this": one["one"],
+                    "ahead of this?": one["other"],
+                    "By ρ": f"{one['answer']}, {look.interval(one['lead'], '+.3f')}",
+                    "By pictures": f"{seen['answer']}, {look.points(seen['lead'])}" if seen else "",
+                }
+            )
+    return table(rows)
+
+
+def signs_figure(scale: str = "shoebox") -> Figure:
+    """Show how well each sign orders pairs by the error of LoRA.rar's merge."""
+    run = record(f"novelty{suffix(scale)}")["foretold"][NETWORK]
+    return figures.forest(run, label="rank correlation with the error", zero=True, percent=False)
