@@ -216,11 +216,9 @@ def test_training_the_judge_writes_a_judge_and_resumes(drawn, named, tmp_path, m
 
     other = tmp_path / "b", tmp_path / "other", recipe, 0, "cpu", 6
     fit = loop.fit
-    monkeypatch.setattr(
-        "lorarar.shoebox.models.judge_training.fit", lambda *a, **k: fit(*a, **k, save_every=0)
-    )
     with monkeypatch.context() as patch:
         patch.setattr("lorarar.shoebox.models.judge_training.drill", killed)
+        patch.setattr("lorarar.shoebox.models.judge_training.fit", lambda *a, **k: fit(*a, **k, save_every=0))
         with pytest.raises(KeyboardInterrupt):
             train_judge(*other)
     monkeypatch.setattr("lorarar.shoebox.models.judge_training.measure_judge", lambda *_: {})

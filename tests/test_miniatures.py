@@ -222,6 +222,7 @@ def trained(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("lorarar.shoebox.models.train.HELD_OUT", 2)
+        patch.setattr(critic_training, "HELD_OUT", 2)
         for make in (train_clip, train_vae, train_base, critic_training.train_critic):
             make(out, run, recipe, 0, "cpu", groups=3)
     return out

@@ -155,17 +155,17 @@ def test_a_broken_file_is_trained_anew(scale, tmp_path):
 
 
 def test_training_goes_on_where_it_was_stopped(scale, tmp_path, monkeypatch):
-    slow = replace(scale, content=replace(scale.content, steps=120))
+    slow = replace(scale, content=replace(scale.content, steps=8))
     (whole,) = zoo.train(["clock"], tmp_path / "whole", slow, device="cpu", progress=False)
     trained = zoo.training.train_lora
 
     def stopped(*arguments, callback, **options):
         def until(step, loss):
-            if step == 110:
+            if step == 5:
                 raise KeyboardInterrupt
             callback(step, loss)
 
-        return trained(*arguments, callback=until, **options)
+        return trained(*arguments, callback=until, checkpoint_every=3, **options)
 
     monkeypatch.setattr(zoo.training, "train_lora", stopped)
     with pytest.raises(KeyboardInterrupt):
