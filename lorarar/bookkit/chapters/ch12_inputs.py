@@ -16,11 +16,12 @@ from lorarar.bookkit.claims import Claim, sign_verdict, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.pictures import image_grid
+from lorarar.bookkit.records import experiment, suffix
 from lorarar.bookkit.records import recorded as record
-from lorarar.bookkit.records import suffix
 from lorarar.bookkit.tables import table
 from lorarar.scales import data_folder
 from lorarar.shoebox import zoo
+from lorarar.study.statistics import crossed, grid
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,9 +63,19 @@ CHOICES = {
     "3 pictures": "choice_three",
     "self-attention only": "choice_self",
     "cross-attention only": "choice_cross",
-    "ZipLoRA": "choice_zip",
 }
 """Rows of the plan on validation, and their facts."""
+JUDGED = {OURS: "ridge 0.1", "place alone": "place alone", "sum at 0.7": "sum at 0.7"}
+OLD = {"ZipLoRA": "ziplora", "LoRA.rar, as shipped": "lorarar", "plain sum": "direct"}
+"""Rows of the figure of verdicts: of the plan on validation, and methods of the scoreboard's record."""
+SEEN = {
+    OURS: "regmean",
+    "ZipLoRA": "zip",
+    "LoRA.rar, as shipped": "rar",
+    "place alone": "table",
+    "sum at 0.7": "sum",
+    "plain sum": "plain",
+}
 NETWORK = "LoRA.rar, converged"
 """The row whose error the signs are held against."""
 ENDS = ("", "_low", "_high")
@@ -81,12 +92,7 @@ def shipped(recipe: str, seed: int = 0) -> Path:
 
 def recorded(scale: str = "shoebox") -> Facts:
     """Return the numbers from shipped files: choices on validation, both contests, and the signs."""
-    return Facts(
-        _choices(scale),
-        _contest("inputs", "", scale),
-        _contest("inputs_pictures", "seen_", scale),
-        _signs(scale),
-    )
+    return Facts(_choices(scale), _contest(scale), _seen(scale), _signs(scale))
 
 
 def _choices(scale: str) -> dict[str, float]:
@@ -95,19 +101,35 @@ def _choices(scale: str) -> dict[str, float]:
     return facts | {f"{key}_seen": by_sight[name]["mean"][0] for name, key in CHOICES.items()}
 
 
-def _contest(name: str, before: str, scale: str) -> dict[str, float]:
-    run = record(f"{name}{suffix(scale)}")
-    facts: dict[str, float] = {f"{before}pairs": len(run["subjects"]) * len(run["styles"])}
+def _contest(scale: str) -> dict[str, float]:
+    run = record(f"inputs{suffix(scale)}")
+    facts: dict[str, float] = {"pairs": len(run["subjects"]) * len(run["styles"])}
     for row, key in ROWS.items():
-        if row in run["rows"]:
-            facts |= _ends(before + key, run["rows"][row]["mean"])
+        facts |= _ends(key, run["rows"][row]["mean"])
     ours, best = (np.array(run["rows"][row]["pairs"]).mean(0) for row in (OURS, OPTIMUM))
-    facts |= {f"{before}few": best.size, f"{before}regmean_few": ours[: len(best)].mean()}
+    facts |= {"few": best.size, "regmean_few": ours[: len(best)].mean()}
     for asked in run["questions"]:
-        one, other = ROWS[asked["one"]], ROWS[asked["other"]]
         if asked["margin"] == 0:
-            facts |= _ends(f"{before}{one}_over_{other}", asked["lead"])
+            facts |= _ends(f"{ROWS[asked['one']]}_over_{ROWS[asked['other']]}", asked["lead"])
     return facts
+
+
+def seen(scale: str = "shoebox") -> dict[str, np.ndarray]:
+    """Return what the critic says of the validation pairs, from the same noise: shares (subjects, styles)."""
+    run = record(f"inputs_validation{suffix(scale)}")
+    _, said = experiment("validation", scale)
+    count, subjects = len(run["seeds"]), len(run["subjects"])
+    old = {name: grid(said[method].right[:, :count], subjects) for name, method in OLD.items()}
+    return old | {name: np.array(run["rows"][row]["pairs"]).mean(0) for name, row in JUDGED.items()}
+
+
+def _seen(scale: str) -> dict[str, float]:
+    shares = seen(scale)
+    facts = {f"seen_{SEEN[name]}": values.mean() for name, values in shares.items()}
+    for name, key in SEEN.items():
+        if name != OURS:
+            facts |= _ends(f"seen_over_{key}", crossed(shares[OURS] - shares[name]))
+    return facts | {"seen_pairs": shares[OURS].size}
 
 
 def _ends(name: str, entry: Sequence[float]) -> dict[str, float]:
@@ -216,10 +238,10 @@ def claims(facts: Facts) -> list[Claim]:
             "as_good_by_sight",
             "One shot is as good as an optimisation for the pair",
             "LoRA.rar, abstract, of its own network; here of RegMean",
-            "The critic accepts "
-            f"{lead('seen_regmean_over_zip', '+.0%')} more of its pictures than of ZipLoRA's, and "
-            f"{lead('seen_regmean_over_rar', '+.0%')} more than of LoRA.rar's.",
-            sign_verdict(f.seen_regmean_over_rar_low, f.seen_regmean_over_rar_high),
+            f"On {f.seen_pairs} validation pairs the share of pictures that the critic finds right is "
+            f"{lead('seen_over_zip', '+.0%')} ahead of ZipLoRA's, and {lead('seen_over_rar', '+.0%')} ahead of "
+            "that of LoRA.rar as shipped.",
+            sign_verdict(f.seen_over_rar_low, f.seen_over_rar_high),
         ),
     ]
 
@@ -256,43 +278,35 @@ def choices_figure(scale: str = "shoebox") -> Figure:
     return figure
 
 
-def contests_figure(scale: str = "shoebox") -> Figure:
-    """Show both contests on strangers: mean ρ, and the share of pictures that the critic accepts."""
-    figure, panels = plt.subplots(2, 1, figsize=(look.WIDTH, 5.8), layout="constrained", height_ratios=(8, 5))
-    for axes, name, label, percent in (
-        (panels[0], "inputs", "ρ on strangers", False),
-        (panels[1], "inputs_pictures", "right, as the critic sees them", True),
-    ):
-        rows = record(f"{name}{suffix(scale)}")["rows"]
-        figures.forest(
-            {row: one["mean"] for row, one in rows.items()},
-            label=label,
-            colours=HUES,
-            percent=percent,
-            axes=axes,
-        )
-        axes.set_xlim(0, None)
+def contest_figure(scale: str = "shoebox") -> Figure:
+    """Show the mean ρ of each row on strangers, with its interval."""
+    rows = record(f"inputs{suffix(scale)}")["rows"]
+    entries = {name: row["mean"] for name, row in rows.items()}
+    figure = figures.forest(entries, label="ρ on strangers", colours=HUES, percent=False)
+    figure.axes[0].set_xlim(0, None)
     return figure
 
 
+def seen_figure(scale: str = "shoebox") -> Figure:
+    """Show the share of validation pictures that the critic accepts, by method, with its interval."""
+    shares = seen(scale)
+    colours = HUES | {"LoRA.rar, as shipped": look.OTHER}
+    entries = {name: crossed(shares[name]) for name in SEEN}
+    return figures.forest(entries, label="right, as the critic sees them", colours=colours)
+
+
 def questions_table(scale: str = "shoebox") -> Styler:
-    """Show the questions of both plans: the lead in ρ, and in pictures."""
-    asked = {
-        (one["one"], one["other"], one["margin"]): one
-        for one in record(f"inputs_pictures{suffix(scale)}")["questions"]
-    }
-    rows = []
-    for one in record(f"inputs{suffix(scale)}")["questions"]:
-        if one["margin"] == 0:
-            seen = asked.get((one["one"], one["other"], one["margin"]))
-            rows.append(
-                {
-                    "Is this": one["one"],
-                    "ahead of this?": one["other"],
-                    "By ρ": f"{one['answer']}, {look.interval(one['lead'], '+.3f')}",
-                    "By pictures": f"{seen['answer']}, {look.points(seen['lead'])}" if seen else "",
-                }
-            )
+    """Show the questions of the plan, each with the lead in ρ and its answer."""
+    rows = [
+        {
+            "Is this": asked["one"],
+            "ahead of this?": asked["other"],
+            "By": look.interval(asked["lead"], "+.3f"),
+            "Answer": asked["answer"],
+        }
+        for asked in record(f"inputs{suffix(scale)}")["questions"]
+        if asked["margin"] == 0
+    ]
     return table(rows)
 
 
