@@ -239,8 +239,8 @@ def claims(facts: Facts) -> list[Claim]:
             "One shot is as good as an optimisation for the pair",
             "LoRA.rar, abstract, of its own network; here of RegMean",
             f"On {f.seen_pairs} validation pairs the share of pictures that the critic finds right is "
-            f"{lead('seen_over_zip', '+.0%')} ahead of ZipLoRA's, and {lead('seen_over_rar', '+.0%')} ahead of "
-            "that of LoRA.rar as shipped.",
+            f"{lead('seen_over_zip', '+.0%')} ahead of ZipLoRA's, and {lead('seen_over_rar', '+.0%')} ahead "
+            "of that of LoRA.rar as shipped.",
             sign_verdict(f.seen_over_rar_low, f.seen_over_rar_high),
         ),
     ]
