@@ -71,7 +71,7 @@ def regmean(
         if layer in known:
             both = inputs[0][layer], inputs[1][layer]
             key = id(both[0]), id(both[1])
-            solved[key] = solved.pop(key, None) or _solver(layer, *both, o.ridge)
+            solved[key] = solved.pop(key) if key in solved else _solver(layer, *both, o.ridge)
             if len(solved) > KEPT:
                 del solved[next(iter(solved))]
             root, *sides = solved[key]
