@@ -553,7 +553,7 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch
     assert main(["tables", "--scale", "tiny", "--record", "nothing"]) == 2
     assert "no recorded run" in capsys.readouterr().err and path.is_file()
 
-    monkeypatch.setattr("lorarar.study.__main__.load_encoder", lambda source, device: source)
+    monkeypatch.setattr("lorarar.study.steps.load_encoder", lambda source, device: source)
     monkeypatch.setattr("lorarar.study.judges.image_similarity", lambda e, i, r: np.linspace(0, 1, len(i)))
     noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     references, yes = zoo.pictures("dog #2", seed=1)[0], np.array([True, False])
