@@ -19,6 +19,7 @@ import torch
 
 from lorarar.hypernet import PARTS, layers_of
 from lorarar.lora import LoRA
+from lorarar.lora import Pair as LoraPair
 from lorarar.merging import Gates
 from lorarar.scales import Scale
 from lorarar.shoebox import zoo
@@ -104,9 +105,7 @@ class Ruler:
         """Return ρ of a merge that is a LoRA: `rho` of any method, and what each side contributes."""
         without = [self._without_lora(name) for name in pair]
         both = joined(*(self.probes(name) for name in pair))
-        self.update(placed(merge, self.pipe.device, self.pipe.dtype))
-        content, style = self._squares(both).split(self.draws)
-        self.update({})
+        content, style = self._squares(both, merge).split(self.draws)
         errors = float(content.mean()), float(style.mean())
         return Error(sum(errors) / sum(without), *(e / w for e, w in zip(errors, without, strict=True)))
 
@@ -114,21 +113,20 @@ class Ruler:
     def alone(self, name: str, lora: LoRA) -> float:
         """Return ρ of one LoRA against the zoo's of that name, on the pictures of that one."""
         without = self._without_lora(name)
-        self.update(placed(lora, self.pipe.device, self.pipe.dtype))
-        error = float(self._squares(self.probes(name)).mean())
-        self.update({})
-        return error / without
+        return float(self._squares(self.probes(name), lora).mean()) / without
 
     def _without_lora(self, name: str) -> float:
         if name not in self._base:
             probes = self.probes(name)
-            self.update({})
-            self._base[name] = float(self._squares(probes).mean())
+            self._base[name] = float(self._squares(probes, {}).mean())
         return self._base[name]
 
-    def _squares(self, batch: Batch) -> torch.Tensor:
+    def _squares(self, batch: Batch, lora: Mapping[str, LoraPair]) -> torch.Tensor:
         # The target of a probe is what its own LoRA answers.
-        return (predict(self.pipe.unet, batch) - batch.target).square().mean((1, 2, 3))
+        self.update(placed(lora, self.pipe.device, self.pipe.dtype))
+        answers = predict(self.pipe.unet, batch)
+        self.update({})
+        return (answers - batch.target).square().mean((1, 2, 3))
 
 
 def side_of(name: str, scale: str | Scale = "shoebox") -> Trained:

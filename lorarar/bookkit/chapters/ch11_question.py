@@ -14,14 +14,13 @@ from scipy import stats
 from lorarar.bookkit import figures
 from lorarar.bookkit import style as look
 from lorarar.bookkit.claims import NOT_EXAMINED, Claim, verdict
+from lorarar.bookkit.contests import shipped
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.records import recorded as record
 from lorarar.bookkit.records import suffix
-from lorarar.bookkit.tables import table
 from lorarar.hypernet import PARTS, load_network
 from lorarar.hypernet.invariants import places
-from lorarar.scales import data_folder
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import subjects
 from lorarar.shoebox.world.world import sheet
@@ -30,10 +29,7 @@ from lorarar.study.contest import difference
 from lorarar.study.statistics import crossed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.figure import Figure
-    from pandas.io.formats.style import Styler
     from torch import Tensor
 
     from lorarar.merging import Gates
@@ -65,11 +61,6 @@ TOLD = (
 HUES = {COLUMNS: look.OTHER, PLACE: look.INK, INVARIANTS: look.MERGED}
 
 ENDS = ("", "_low", "_high")
-
-
-def shipped(recipe: str, seed: int = 0) -> Path:
-    """Return the file of a network of `lorarar.study.recipes.RECIPES`."""
-    return data_folder() / "hypernetworks" / "trials" / f"{zoo.slug(recipe)}-{seed}.safetensors"
 
 
 # ---------------------------------------------------------------- numbers from shipped files
@@ -368,17 +359,3 @@ def contest_figure(scale: str = "shoebox") -> Figure:
     figure = figures.forest(entries, label="ρ on strangers", colours=colours, percent=False)
     figure.axes[0].set_xlim(0, None)
     return figure
-
-
-def questions_table(scale: str = "shoebox") -> Styler:
-    """Show the questions of the plan, each with the lead in ρ and its answer."""
-    rows = [
-        {
-            "Is this": asked["one"],
-            "ahead of this?": asked["other"],
-            "By": look.interval(asked["lead"], "+.3f"),
-            "Answer": asked["answer"],
-        }
-        for asked in record(f"strangers{suffix(scale)}")["questions"]
-    ]
-    return table(rows)

@@ -18,17 +18,11 @@ from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.pictures import image_grid
 from lorarar.bookkit.records import experiment, suffix
 from lorarar.bookkit.records import recorded as record
-from lorarar.bookkit.tables import table
-from lorarar.scales import data_folder
-from lorarar.shoebox import zoo
 from lorarar.study.novelty import size
 from lorarar.study.statistics import crossed, grid
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.figure import Figure
-    from pandas.io.formats.style import Styler
 
     from lorarar.lora import LoRA
     from lorarar.merging import Inputs
@@ -73,11 +67,6 @@ NETWORK = "LoRA.rar, converged"
 """The row whose error the signs are held against."""
 ENDS = ("", "_low", "_high")
 HUES = {OURS: look.MERGED, "RegMean, pictures": look.MERGED, OPTIMUM: look.SUBJECT, NETWORK: look.OTHER}
-
-
-def shipped(recipe: str, seed: int = 0) -> Path:
-    """Return the file of a network of `lorarar.study.recipes.RECIPES`."""
-    return data_folder() / "hypernetworks" / "trials" / f"{zoo.slug(recipe)}-{seed}.safetensors"
 
 
 # ---------------------------------------------------------------- numbers from shipped files
@@ -295,21 +284,6 @@ def seen_figure(scale: str = "shoebox") -> Figure:
     colours = HUES | {"LoRA.rar, as shipped": look.OTHER}
     entries = {name: crossed(shares[name]) for name in SEEN}
     return figures.forest(entries, label="right, as the critic sees them", colours=colours)
-
-
-def questions_table(scale: str = "shoebox") -> Styler:
-    """Show the questions of the plan, each with the lead in ρ and its answer."""
-    rows = [
-        {
-            "Is this": asked["one"],
-            "ahead of this?": asked["other"],
-            "By": look.interval(asked["lead"], "+.3f"),
-            "Answer": asked["answer"],
-        }
-        for asked in record(f"inputs{suffix(scale)}")["questions"]
-        if asked["margin"] == 0
-    ]
-    return table(rows)
 
 
 def signs_figure(scale: str = "shoebox") -> Figure:
