@@ -24,6 +24,13 @@ and people can be asked as the papers asked them:
     lorarar study analyse       who is preferred, whether people agree, and whether the judge agrees with them
     lorarar study power         how many people and pairs such a study needs, by simulation
 
+and merged pictures can be labelled by eye:
+
+    lorarar study labels draw   the pictures, in an order that tells nothing of their method
+    lorarar study labels sheet  the pages that a labeller looks at, and a table to fill in
+    lorarar study labels agree  who agrees with such a table: the shipped labels, the judges
+    lorarar study labels record the judges' verdicts on the pictures, and how they agree with the labels
+
 A cell appears whole or not at all, and is made anew only if something that decides it has changed. What is
 chosen by looking at results (a variant of a method) is refused on the test split: tune on validation.
 """

@@ -14,7 +14,7 @@ from lorarar.lora import load_lora
 from lorarar.parser import EXIT_STATUSES, Parser, status_of
 from lorarar.scales import find_scale
 from lorarar.shoebox import zoo
-from lorarar.study import people, steps
+from lorarar.study import labelling, people, steps
 from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
 from lorarar.study.images import images
 from lorarar.study.means import save_table, table_by, table_of, table_of_nothing
@@ -152,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument("--repeat", type=int, default=5, help="default: %(default)s")
             step.add_argument("--slow-pairs", type=int, default=1, metavar="N", help="default: %(default)s")
     people.add_steps(known)
+    labelling.add_steps(known)
     return parser
 
 
@@ -168,6 +169,9 @@ def _run(options: argparse.Namespace) -> None:
 
     if options.step in people.RUN:
         options.people(options, say)
+        return
+    if options.step == "labels":
+        labelling.run(options, say)
         return
     if options.step == "judges":
         say(steps.record_judges(options))
