@@ -21,6 +21,8 @@ from lorarar.study.labels import (
     AXES,
     COLUMNS,
     DRAWINGS,
+    KINDS,
+    PARTS,
     Labels,
     Picture,
     agreement,
@@ -33,6 +35,7 @@ from lorarar.study.labels import (
     tally,
     weights,
 )
+from lorarar.study.methods import METHODS
 from lorarar.study.orders import references
 from lorarar.study.verdicts import find_judge
 
@@ -42,7 +45,6 @@ EYES = ("eye", "eye-again")
 """The shipped files of labels: the book's makers, and the same eye a second time."""
 ROWS = ("sum-at-0-7", "place-alone-0", "ridge-0-1")
 """Cells of the contest `inputs_validation` that stand beside the experiment's methods."""
-CONTROLS = ("base", "content", "style")
 EACH, A_PAGE = 2, 10
 
 
@@ -133,7 +135,7 @@ def _of_experiment() -> list[tuple[Picture, np.ndarray]]:
         )
         for row, pair in enumerate(pairs)
         for column, method in enumerate(known["methods"])
-        if method not in CONTROLS
+        if not METHODS[method].reference
     ]
 
 
@@ -181,7 +183,7 @@ def _agree(options: argparse.Namespace, say: Say) -> None:
     others: dict[str, Mapping[str, np.ndarray]] = {EYES[0]: _sides(by_eye())}
     if (data_folder() / "recorded" / "labels.json").is_file():
         others |= said_by_judges()
-    print(f"{'':10}{'':10}{'share':>22}{'κ':>24}{'balanced accuracy':>24}")
+    say(f"{'':20}{'share':>24}{'κ':>24}{'balanced accuracy':>24}")
     for name, said in others.items():
         for axis in AXES:
             entries = agreement(getattr(mine, axis), said[axis], counts)
@@ -189,7 +191,7 @@ def _agree(options: argparse.Namespace, say: Say) -> None:
                 f"{e.value:{form}} ({e.low:{form}} to {e.high:{form}})"
                 for e, form in zip(entries.values(), (".0%", ".2f", ".0%"), strict=True)
             )
-            print(f"{name:10}{axis:10}" + "".join(f"{cell:>24}" for cell in cells))
+            say(f"{name:10}{axis:10}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 def said_by_judges() -> dict[str, dict[str, np.ndarray]]:
@@ -223,6 +225,9 @@ def compared(
 ) -> dict[str, Any]:
     """Return who agrees with whom, shares and kinds by method, and how alike the orders of methods are.
 
+    "lenient" is the agreement of judges with the first labels if a subject that lacks no more than a part is
+    taken for the subject; "accepted" is what the judges say of each kind.
+
     Args:
         pictures: in the order of their numbers.
         eyes: labels by name; the first ones are what all others are compared with.
@@ -231,6 +236,9 @@ def compared(
     first, *_ = eyes
     sides = {name: _sides(labels) for name, labels in eyes.items()} | dict(verdicts)
     counts, methods = weights(pictures), [picture.method for picture in pictures]
+    kinds = np.array(eyes[first].kinds)
+    lenient = sides[first]["subject"] | (kinds == PARTS)
+    milder = {"subject": lenient, "right": lenient & sides[first]["style"]}
     couples = [(first, name) for name in sides if name != first]
     couples += [(one, other) for i, one in enumerate(verdicts) for other in list(verdicts)[i + 1 :]]
     rows = {name: np.array([of == name for of in methods]) for name in dict.fromkeys(sorted(methods))}
@@ -255,7 +263,17 @@ def compared(
             f"{one}, {other}": ranking(sides[one]["right"], sides[other]["right"], methods, counts)
             for one, other in couples
         },
+        "lenient": {
+            name: {axis: agreement(yes, said[axis], counts) for axis, yes in milder.items()}
+            for name, said in verdicts.items()
+        },
         "kinds": tally(eyes[first].kinds, methods),
+        "accepted": {
+            kind: {"pictures": int(row.sum())}
+            | {name: {a: float(said[a][row].mean()) for a in AXES} for name, said in verdicts.items()}
+            for kind in KINDS
+            if (row := kinds == kind).any()
+        },
     }
 
 

@@ -1,4 +1,4 @@
-"""Merged pictures labelled by eye: which, the sheet that a labeller sees, the labels, and who agrees with them.
+"""Merged pictures labelled by eye: which, the sheet a labeller sees, the labels, and who agrees with them.
 
 The pictures are drawn and shuffled by a seed, so that their order tells nothing of their method. A labeller
 sees a number, the picture, and drawings of its subject and of its style, and writes a row of `COLUMNS`.
@@ -7,7 +7,6 @@ sees a number, the picture, and drawings of its subject and of its style, and wr
 from __future__ import annotations
 
 import csv
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
-from lorarar.study.preference import DRAWS
-from lorarar.study.statistics import LEVEL, Entry, rank_correlation
+from lorarar.study.preference import DRAWS, entry
+from lorarar.study.statistics import Entry, rank_correlation
 
 COLUMNS = ("number", "subject", "style", "kind")
 AXES = ("subject", "style", "right")
@@ -33,6 +32,8 @@ KINDS = {
     "style: other": "the family, but another style of it",
 }
 """How a picture fails, one main word each: of the subject if it is not there, else of the style."""
+
+PARTS = "subject: parts"
 
 DRAWINGS, ENLARGED = 3, 4
 """Drawings of either name beside a picture, and how much larger than it is a labeller sees it."""
@@ -105,7 +106,7 @@ def read_labels(path: Path, count: int) -> Labels:
             no; a kind is unknown, or not one of what the answers say.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             rows = [(table.line_num, row) for row in table]
             named = tuple(table.fieldnames or ())
@@ -165,9 +166,7 @@ def interval(statistic: Callable[[np.ndarray], float], counts: np.ndarray) -> En
 
     Draws for which there is no such number (NaN) are left out.
     """
-    made = np.array([statistic(row) for row in counts])
-    low, high = np.nanquantile(made, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Entry(float(statistic(np.ones(counts.shape[1]))), float(low), float(high))
+    return entry(statistic(np.ones(counts.shape[1])), np.array([statistic(row) for row in counts]))
 
 
 def share(said: np.ndarray, count: np.ndarray) -> float:
@@ -197,9 +196,7 @@ def agreement(truth: np.ndarray, said: np.ndarray, counts: np.ndarray) -> dict[s
     def balanced(count: np.ndarray) -> float:
         if len(np.unique(truth[count > 0])) < 2:
             return float("nan")
-        with warnings.catch_warnings():  # a class of verdicts without a label cannot be: both are yes or no
-            warnings.simplefilter("error")
-            return float(balanced_accuracy_score(truth, said, sample_weight=count))
+        return float(balanced_accuracy_score(truth, said, sample_weight=count))
 
     return {
         "share": interval(lambda count: share(truth == said, count), counts),

@@ -57,8 +57,8 @@ def preference(table: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> 
     drawn = drawn[drawn[:, 3] > 0]  # a draw may meet nobody who answered
     counted = sides.reshape(4, -1).sum(1)
     shares, means = drawn[:, :3] / drawn[:, 3:], counted[:3] / counted[3]
-    entries = {name: _entry(means[i], shares[:, i]) for i, name in enumerate(CHOICES)}
-    return entries | {"lead": _entry(means[0] - means[2], shares[:, 0] - shares[:, 2])}
+    entries = {name: entry(means[i], shares[:, i]) for i, name in enumerate(CHOICES)}
+    return entries | {"lead": entry(means[0] - means[2], shares[:, 0] - shares[:, 2])}
 
 
 def counts(table: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def agreement(table: np.ndarray, resamples: int = DRAWS, seed: int = 0) -> Entry
     found = counts(table)
     rng = np.random.default_rng(seed)
     drawn = [fleiss_kappa(found[rng.integers(len(found), size=len(found))]) for _ in range(resamples)]
-    return _entry(fleiss_kappa(found), np.array(drawn))
+    return entry(fleiss_kappa(found), np.array(drawn))
 
 
 def with_judge(table: np.ndarray, questions: Sequence[Question], seed: int = 0) -> dict[str, Any]:
@@ -132,10 +132,10 @@ def with_judge(table: np.ndarray, questions: Sequence[Question], seed: int = 0) 
     if np.ptp(judged[has]) == 0:
         kappa = None
     else:
-        kappa = _entry(cohen(np.flatnonzero(has)), np.array([cohen(columns) for columns in draws]))
+        kappa = entry(cohen(np.flatnonzero(has)), np.array([cohen(columns) for columns in draws]))
     picked = rng.integers(has.sum(), size=(DRAWS, has.sum()))
     correlations = np.array([rank_correlation(mean[i], shares[has][i]) for i in picked])
-    correlation = _entry(rank_correlation(mean, shares[has]), correlations)
+    correlation = entry(rank_correlation(mean, shares[has]), correlations)
     return {"kappa": kappa, "correlation": correlation, "questions": int(has.sum())}
 
 
@@ -182,7 +182,8 @@ def analysed(answers: Sequence[Answer], questions: Sequence[Question]) -> dict[s
     return found
 
 
-def _entry(value: float, drawn: np.ndarray) -> Entry:
+def entry(value: float, drawn: np.ndarray) -> Entry:
+    """Return a number with the interval of what was drawn anew, without NaN; NaN where nothing is left."""
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
         return Entry(float(value), float("nan"), float("nan"))
