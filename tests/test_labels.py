@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lorarar.bookkit import by_eye
 from lorarar.bookkit.board import load as board_of
 from lorarar.cli import main
+from lorarar.records import recorded
 from lorarar.study import labelling, labels
 from lorarar.study.labels import COLUMNS, Picture
 from lorarar.study.statistics import crossed
@@ -72,7 +74,7 @@ def test_a_sheet_comes_with_a_table_to_fill_in_and_spares_one_that_is_there(tmp_
     assert main(["study", "labels", "sheet", "-o", str(tmp_path), "--order", "3"]) == 0
     pages = sorted(tmp_path.glob("page-*.png"))
     assert len(pages) == 20 and Image.open(pages[0]).width > 1000
-    rows = list(csv.reader((tmp_path / "labels.csv").open()))
+    rows = list(csv.reader((tmp_path / "labels.csv").read_text().splitlines()))
     assert tuple(rows[0]) == COLUMNS
     assert sorted(int(row[0]) for row in rows[1:]) == list(range(1, 201)) != [int(row[0]) for row in rows[1:]]
     (tmp_path / "labels.csv").write_text("my work")
@@ -232,3 +234,31 @@ def test_a_judge_is_asked_about_each_name_once_and_its_answers_find_their_pictur
     assert asked == ["cat", "dog", "oil", "ink"]
     assert found["subject"].tolist() == [False, True, True]
     assert found["style"].tolist() == [True, False, True] and found["right"].tolist() == [False, False, True]
+
+
+# --- what is recorded ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("judge", labelling.JUDGES)
+@pytest.mark.parametrize("axis", labels.AXES)
+def test_the_record_is_what_labels_and_verdicts_come_to(judge, axis):
+    truth, said = getattr(labelling.by_eye(), axis), labelling.said_by_judges()[judge][axis]
+    found = recorded("labels")["agreement"][f"eye, {judge}"][axis]
+    equal = (truth == said).mean()
+    chance = truth.mean() * said.mean() + (1 - truth.mean()) * (1 - said.mean())
+    assert found["share"][0] == pytest.approx(equal)
+    assert found["kappa"][0] == pytest.approx((equal - chance) / (1 - chance))
+    assert found["balanced"][0] == pytest.approx((said[truth].mean() + (1 - said[~truth].mean())) / 2)
+
+
+def test_every_picture_stands_once_in_the_table_of_methods():
+    frame = by_eye.methods_table().data
+    pictures, _ = labelling.load()
+    eye = labelling.by_eye()
+    assert frame["Pictures"].sum() == len(pictures) == 200
+    assert frame[["absent", "other", "colours", "parts", "smeared", "other style"]].sum().sum() == (
+        200 - eye.right.sum()
+    )
+    sums = [eye.right[i] for i, picture in enumerate(pictures) if picture.method == "ziplora"]
+    (row,) = frame[frame["Method"] == "ZipLoRA"]["Eye"]
+    assert row.startswith(f"{np.mean(sums):.0%} (")

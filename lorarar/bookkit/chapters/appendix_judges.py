@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lorarar.bookkit import board as boards
-from lorarar.bookkit import figures, records
+from lorarar.bookkit import by_eye, figures, records
 from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import GREY, HUES, SUBJECT, framed, name_of
@@ -36,7 +36,7 @@ WRONGLY = "#d52d2d"
 
 
 def recorded(scale: str) -> Facts:
-    """Return the numbers of the judge's card and of its recorded examination."""
+    """Return the numbers of the judge's card, of its recorded examination, and of the labels by eye."""
     card, exam = judge_card(scale), records.recorded(f"judges{records.suffix(scale)}")
     families = card["subject"]["hard, by family"]
     wrong = {a: exam["reports"][exam["chosen"]][a]["confusion"]["no, said yes"] for a in AXES}
@@ -48,7 +48,7 @@ def recorded(scale: str) -> Facts:
         family_most=max(families.values()),
         fooled_subject=wrong["subject"],
         fooled_style=wrong["style"],
-    )
+    ) | by_eye.recorded(scale)
 
 
 def judge_card(scale: str) -> dict:
@@ -97,7 +97,7 @@ def statements(f: Facts) -> dict[str, bool]:
         ),
         "CLIP-T points to the wrong one of two images": f.follows_CLIP_T < 0.45,
         "CLIP-I is somewhat better than a coin": 0.5 < f.follows_CLIP_I < 0.7,
-    }
+    } | by_eye.statements(f)
 
 
 def claims(_: Facts) -> list[Claim]:
