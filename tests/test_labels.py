@@ -193,6 +193,18 @@ def test_ranking_is_spearmans_of_the_shares():
     assert labels.ranking(one, other, methods, counts).value == pytest.approx(-0.5)
 
 
+def test_pictures_of_one_pair_are_put_in_order():
+    pictures = pairs(1, 2, 4)
+    truth = np.array([1, 1, 0, 0, 1, 0, 0, 0], bool)
+    said = np.array([1, 0, 0, 1, 1, 1, 0, 0], bool)
+    # First pair: yes 1, 0 against no 0, 1: 1, 1/2, 1/2, 0. Second: yes 1 against no 1, 0, 0: 1/2, 1, 1.
+    assert labels.ordered(truth, said, pictures, np.ones((2, 8))).value == pytest.approx((2 + 2.5) / 7)
+    counts = np.ones((1, 8)) * np.repeat([3, 1], 4)  # the first pair drawn three times
+    assert labels.ordered(truth, said, pictures, counts).low == pytest.approx((3 * 2 + 2.5) / 15)
+    always = np.repeat([True, False], 4)  # a judge that goes by the pair alone
+    assert labels.ordered(truth, always, pictures, counts) == pytest.approx((0.5, 0.5, 0.5))
+
+
 def test_kinds_are_counted_for_each_method():
     words = ["none", "repeat", "none", "style: other", "repeat"]
     found = labels.tally(words, ["x", "x", "x", "y", "y"])

@@ -28,6 +28,7 @@ from lorarar.study.labels import (
     agreement,
     drawn,
     interval,
+    ordered,
     page,
     ranking,
     read_labels,
@@ -226,7 +227,7 @@ def compared(
     """Return who agrees with whom, shares and kinds by method, and how alike the orders of methods are.
 
     "lenient" is the agreement of judges with the first labels if a subject that lacks no more than a part is
-    taken for the subject; "accepted" is what the judges say of each kind.
+    taken for the subject; "within pairs" is `ordered`; "accepted" is what the judges say of each kind.
 
     Args:
         pictures: in the order of their numbers.
@@ -266,6 +267,11 @@ def compared(
         "lenient": {
             name: {axis: agreement(yes, said[axis], counts) for axis, yes in milder.items()}
             for name, said in verdicts.items()
+        },
+        "within pairs": {
+            name: {a: ordered(sides[first][a], said[a], pictures, counts) for a in AXES}
+            for name, said in sides.items()
+            if name != first
         },
         "kinds": tally(eyes[first].kinds, methods),
         "accepted": {

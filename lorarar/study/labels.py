@@ -205,6 +205,34 @@ def agreement(truth: np.ndarray, said: np.ndarray, counts: np.ndarray) -> dict[s
     }
 
 
+def ordered(truth: np.ndarray, said: np.ndarray, pictures: Sequence[Picture], counts: np.ndarray) -> Entry:
+    """Return how often verdicts order two pictures of one pair, of which labels accept one, as labels do.
+
+    A tie counts half, so that one half is a coin: it is the area under the curve, pair by pair. What makes a
+    judge accept all pictures of a pair, whatever they show, does not count here.
+
+    Args:
+        truth: the labels, (n,) bool.
+        said: the verdicts, (n,) bool.
+        pictures: whose they are; those of one pair count alike.
+        counts: of `weights`.
+    """
+    pairs = np.array(["/".join(picture[:2]) for picture in pictures])
+    places, rows = [], []
+    for pair in np.unique(pairs):
+        of = np.flatnonzero(pairs == pair)
+        gaps = np.subtract.outer(said[of[truth[of]]].astype(int), said[of[~truth[of]]].astype(int))
+        places.append(of[0])
+        rows.append(((1 + gaps).sum() / 2, gaps.size))
+    hits, couples = np.array(rows).T
+
+    def found(count: np.ndarray) -> float:
+        weighed = count[places] @ couples
+        return float(count[places] @ hits / weighed) if weighed else float("nan")
+
+    return interval(found, counts)
+
+
 def ranking(one: np.ndarray, other: np.ndarray, methods: Sequence[str], counts: np.ndarray) -> Entry:
     """Return Spearman's correlation of methods' shares by two sides, (n,) bool each; one method a picture."""
     of = np.array(methods)
