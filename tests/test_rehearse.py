@@ -44,6 +44,7 @@ def test_the_tokenizer_is_of_clips_size_and_merges_bytes():
     assert [words.convert_ids_to_tokens(i) for i in ids[1:4]] == ["a</w>", "sks</w>", "dog</w>"]
 
 
+@pytest.mark.slow
 def test_the_chain_runs_on_a_small_one(tmp_path, capsys):
     if not (data_folder() / "shoebox" / "judge").is_dir():
         pytest.skip("needs the judge in data")
