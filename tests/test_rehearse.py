@@ -53,7 +53,7 @@ def test_the_chain_runs_on_a_small_one(tmp_path, capsys):
     stages = json.loads(capsys.readouterr().out)
     assert [stage["name"] for stage in stages] == [
         *("build the base", "train-lora", "train-lora", "ziplora", "train-hypernetwork"),
-        *("merge", "generate", "judge"),
+        *("merge", "regmean", "generate", "judge"),
     ]
     assert all(stage["finite"] and stage["memory"] > 1e6 for stage in stages)
     # The layout is SDXL's, in small: the same names, one transformer block each.
