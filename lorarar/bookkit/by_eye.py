@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 JUDGES = labelling.JUDGES
 CALLED = {
     "eye": "the eye",
-    "eye-again": "the same eye, a second time",
+    "eye-again": "the same eye again",
     "critic": "critic",
     "mars2": "MARS²",
     "sum-at-0-7": "sum at 0.7",
@@ -39,7 +39,7 @@ def recorded(_: str) -> Facts:
     for judge in JUDGES:
         subject, style = (run["agreement"][f"eye, {judge}"][axis] for axis in ("subject", "style"))
         milder = run["lenient"][judge]["subject"]["kappa"]
-        rank = run["ranking"][f"eye, {judge}"]
+        rank, within = run["ranking"][f"eye, {judge}"], run["within pairs"][judge]["subject"]
         facts |= {
             f"labels_right_{judge}": run["shares"][judge]["right"][0],
             f"labels_subject_{judge}": subject["kappa"][0],
@@ -53,6 +53,9 @@ def recorded(_: str) -> Facts:
             f"labels_milder_{judge}_low": milder[1],
             f"labels_faultless_{judge}": run["accepted"]["none"][judge]["subject"],
             f"labels_smeared_{judge}": run["accepted"]["subject: smeared"][judge]["subject"],
+            f"labels_within_{judge}": within[0],
+            f"labels_within_{judge}_low": within[1],
+            f"labels_within_{judge}_high": within[2],
             f"labels_rank_{judge}": rank[0],
             f"labels_rank_{judge}_low": rank[1],
         }
@@ -60,6 +63,7 @@ def recorded(_: str) -> Facts:
     by_method = run["methods"].values()
     return facts | Facts(
         labels_right_eye=run["shares"]["eye"]["right"][0],
+        labels_style_eye=run["shares"]["eye"]["style"][0],
         labels_again_subject=again["subject"]["kappa"][0],
         labels_again_style=again["style"]["kappa"][0],
         labels_faulty=sum(counts.values()) - counts["none"],
@@ -104,8 +108,7 @@ def statements(f: Facts) -> dict[str, bool]:
             and min(f.labels_subject_critic_high, f.labels_subject_mars2_high) > 0
         ),
         "Neither reaches that, on either axis": all(
-            getattr(f, f"labels_{axis}_{judge}") < AIM_KAPPA
-            and getattr(f, f"labels_{equal}_{judge}") < AIM_SHARE
+            f[f"labels_{axis}_{judge}"] < AIM_KAPPA and f[f"labels_{equal}_{judge}"] < AIM_SHARE
             for judge in JUDGES
             for axis, equal in (("subject", "equal"), ("style", "style_equal"))
         ),
@@ -116,6 +119,9 @@ def statements(f: Facts) -> dict[str, bool]:
         "hardly more often than in smeared ones": (
             abs(f.labels_faultless_critic - f.labels_smeared_critic) < 0.15
             and abs(f.labels_faultless_mars2 - f.labels_smeared_mars2) < 0.15
+        ),
+        "both intervals contain the coin": all(
+            f[f"labels_within_{judge}_low"] < 0.5 < f[f"labels_within_{judge}_high"] for judge in JUDGES
         ),
         "Most failures are of two kinds": f.labels_colours + f.labels_smeared > 0.7 * f.labels_faulty,
         "The order of methods fares better": min(f.labels_rank_critic, f.labels_rank_mars2) > 0.4,
@@ -152,7 +158,7 @@ def methods_table() -> Styler:
             {
                 "Method": CALLED.get(method) or name_of(method),
                 "Pictures": of["pictures"],
-                "Eye": interval(of["eye"]),
+                "Eye": interval(of["eye"]) if of["eye"][0] else "none",
                 **{heads[judge]: f"{of[judge][0]:.0%}" for judge in JUDGES},
                 **{_short(kind): run["kinds"][method].get(kind, 0) for kind in kinds},
             }
