@@ -165,7 +165,7 @@ def test_methods_without_a_row_are_asked_for_by_name(whole, run):
         ),
         "lora-composite": switching.composed(pipe, *both),
         "dynamic-fusion": switching.selected(pipe, *both),
-        "levels:rest=sum": loaded(pipe, *both),
+        "levels:content_rest=1,style_rest=1": loaded(pipe, *both),
     }
     assert set(MORE) == {name.partition(":")[0] for name in by_hand} | {"est-lora", "regmean"}
     study_images.images(run, list(by_hand), wanted=[pair], pipe=pipe)
