@@ -86,9 +86,14 @@ def seen(scale: str = "shoebox") -> dict[str, np.ndarray]:
 def _rivals(scale: str) -> dict[str, float]:
     shares = seen(scale)
     facts = {f"rival_{key}": shares[row].mean() for row, (_, key) in RIVALS.items() if key}
-    lead = {RIVALS[row][1]: crossed(shares[row] - shares["sum at 0.7"]) for row in NEW}
+    tuned = shares["sum at 0.7"]
+    lead = {RIVALS[row][1]: crossed(shares[row] - tuned) for row in NEW}
     facts |= {f"rival_{key}_low": entry.low for key, entry in lead.items()}
     facts |= {f"rival_{key}_high": lead[key].high for key in ("est", "dynamic")}
+    facts |= {
+        f"{RIVALS[row][1]}_over_k": crossed(shares[row] - shares["K-LoRA"]).low
+        for row in ("LoRA Switch", "LoRA Composite")
+    }
     beside = crossed(shares["LoRA Composite"] - shares["half sum"])
     facts |= {"composite_half_low": beside.low, "composite_half_high": beside.high}
     run = records.recorded(f"rivals{records.suffix(scale)}")
@@ -216,6 +221,7 @@ def statements(f: Facts) -> dict[str, bool]:
             max(f.rival_est_low, f.rival_switch_low, f.rival_composite_low, f.rival_dynamic_low) <= 0
         ),
         "both intervals lie below zero": max(f.rival_est_high, f.rival_dynamic_high) < 0,
+        "These two are ahead of K-LoRA": min(f.switch_over_k, f.composite_over_k) > 0,
         "no subject's update has as much energy as a style's": f.strongest_subject < 0.9,
         "the interval of their difference contains zero": f.composite_half_low <= 0 <= f.composite_half_high,
     }
