@@ -138,10 +138,13 @@ def applied(
 ) -> Iterator[DiffusionPipeline]:
     """Let every step of every image made in the block choose, layer by layer, between the two LoRAs.
 
-    See `lorarar.switching.scheduled`, whose arguments and errors these are, and
+    How, what text encoders do, and errors, see `lorarar.switching.scheduled`.
 
     Args:
-        claims: those of `ratios`, where they are known already.
+        pipe: an SDXL or SD 1.5 pipeline without LoRAs.
+        content: the subject's LoRA.
+        style: the style's.
+        claims: those of `ratios`, or of `lorarar.estlora.ratios`, where they are known already.
         alpha: the slope of S.
         beta: its start.
 
