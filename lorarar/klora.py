@@ -11,15 +11,17 @@ inequality never changes: all there is to know about a pair is one number per la
 layer changes from content to style at most once, when S(t) passes it. Nothing is merged and nothing trained.
 
 The authors' released code differs in three details: K is fixed at 64, which is r_c·r_s for the rank 8 it was
-written for; γ is the mean of the layers' ratios (here ``balance="mean"``); and t counts the calls of
-attention layers, so that S also rises a little from layer to layer within a step.
+written for; γ is the mean of the layers' ratios, without those above three times the mean (here
+``balance="mean"``); and t counts the calls of attention layers, so that S also rises a little from layer to
+layer within a step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +29,12 @@ import torch
 
 from lorarar import pipelines
 from lorarar.lora import LoRA, LoRAError, delta_weight
-from lorarar.merging import Progress, matching, parallel
-from lorarar.pipelines import loaded
+from lorarar.merging import Progress, parallel
+from lorarar.switching import scheduled, shared
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-    from peft.tuners.lora import LoraLayer
+    from torch import Tensor
 
 
 ALPHA, BETA = 1.5, 0.5
@@ -60,39 +62,56 @@ def ratios(
         LoRAError: the adapters do not match (see `lorarar.merging.matching`), one of them is zero everywhere,
             ``k`` is below 1, or the balance is unknown.
     """
-    if balance not in BALANCES:
-        raise LoRAError(f"balance {balance!r}: expected one of {', '.join(BALANCES)}")
     if k is not None and k < 1:
         raise LoRAError(f"k {k}: expected at least 1")
-    layers = [layer for layer in matching(content, style) if not layer.startswith("text_encoder")]
-    if not layers:
-        raise LoRAError("the LoRAs share no layer of the denoiser, where K-LoRA chooses; use method direct")
+
+    def largest(size: Tensor, ranks: int) -> Tensor:
+        return size.topk(min(k or ranks, size.numel()), sorted=False).values
+
+    return claims_by(largest, content, style, balance=balance, progress=progress)
+
+
+def claims_by(
+    strength: Callable[[Tensor, int], Tensor],
+    content: LoRA,
+    style: LoRA,
+    *,
+    balance: str,
+    progress: Progress = iter,
+) -> dict[str, float]:
+    """Return S_c / (γ·S_s) of every shared layer, where S is the sum of ``strength(|ΔW| flat, r_c·r_s)``.
+
+    Arguments and errors as in `ratios`.
+    """
+    if balance not in BALANCES:
+        raise LoRAError(f"balance {balance!r}: expected one of {', '.join(BALANCES)}")
+    layers = shared(content, style)
 
     @torch.no_grad()
     def work(layer: str) -> tuple[list[float], list[float]]:
-        many = content[layer][1].shape[0] * style[layer][1].shape[0] if k is None else k
-        tops, totals = [], []
+        ranks = content[layer][1].shape[0] * style[layer][1].shape[0]
+        strengths, totals = [], []
         for lora in (content, style):
             size = delta_weight(lora[layer]).abs_().flatten()
-            largest = size.topk(min(many, size.numel()), sorted=False).values
-            tops.append(float(largest.sum(dtype=torch.double)))
+            strengths.append(float(strength(size, ranks).sum(dtype=torch.double)))
             totals.append(float(size.sum(dtype=torch.double)))
-        return tops, totals
+        return strengths, totals
 
     device = content[layers[0]][0].device
-    tops, totals = (
+    strengths, totals = (
         np.array(sums).T for sums in zip(*parallel(work, layers, device, progress), strict=True)
     )  # each (2, layers)
     for name, total in zip(("content", "style"), totals.sum(1), strict=True):
         if not total > 0:
             raise LoRAError(f"the {name} LoRA changes no layer of the denoiser: it was not trained")
+    if balance == "total":
+        gamma = totals[0].sum() / totals[1].sum()
+    else:
+        heard = totals[1] > 0  # a layer without a style has no ratio
+        each = totals[0][heard] / totals[1][heard]
+        gamma = each[each < 3 * each.mean()].mean()
     with np.errstate(divide="ignore", invalid="ignore"):
-        if balance == "total":
-            gamma = totals[0].sum() / totals[1].sum()
-        else:
-            both = totals[1] > 0  # a layer without a style has no ratio
-            gamma = (totals[0][both] / totals[1][both]).mean()
-        claims = np.where(gamma * tops[1] > 0, tops[0] / (gamma * tops[1]), math.inf)
+        claims = np.where(gamma * strengths[1] > 0, strengths[0] / (gamma * strengths[1]), math.inf)
     return dict(zip(layers, claims.tolist(), strict=True))
 
 
@@ -119,62 +138,27 @@ def applied(
 ) -> Iterator[DiffusionPipeline]:
     """Let every step of every image made in the block choose, layer by layer, between the two LoRAs.
 
-    The step is read off the timestep with which the pipeline calls its UNet, whatever the scheduler and the
-    number of steps. A layer that only one LoRA has keeps it; text encoders, which no step runs, take the
-    average of both. The pipeline is left as it was found.
+    How, what text encoders do, and errors, see `lorarar.switching.scheduled`.
 
     Args:
         pipe: an SDXL or SD 1.5 pipeline without LoRAs.
         content: the subject's LoRA.
         style: the style's.
-        claims: those of `ratios`, where they are known already.
+        claims: those of `ratios`, or of `lorarar.estlora.ratios`, where they are known already.
         alpha: the slope of S.
         beta: its start.
 
     Raises:
         LoRAError: see `ratios`; or a number that is not finite.
-        ValueError: a LoRA is not made for this base, or the pipeline already carries one.
     """
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not math.isfinite(value):
             raise LoRAError(f"{name} {value}: expected a finite number")
     claims = ratios(content, style) if claims is None else claims
-    with loaded(pipe, content, style):
-        chosen = {layer: _module(pipe, layer) for layer in claims}
-        for layer in matching(content, style):
-            if layer not in claims:
-                _weigh(_module(pipe, layer), 0.5, 0.5)
-        gates: dict[int, np.ndarray] = {}
-
-        def choose(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            now = arguments[1] if len(arguments) > 1 else named["timestep"]
-            all_steps = pipe.scheduler.timesteps
-            steps = len(all_steps)
-            step = int((all_steps == torch.as_tensor(now, device=all_steps.device)).nonzero()[0])
-            if steps not in gates:
-                gates[steps] = choices(claims, steps, alpha=alpha, beta=beta)
-            for module, take_content in zip(chosen.values(), gates[steps][step], strict=True):
-                _weigh(module, float(take_content), float(not take_content))
-
-        hook = pipe.unet.register_forward_pre_hook(choose, with_kwargs=True)
-        try:
-            yield pipe
-        finally:
-            hook.remove()
-
-
-def _module(pipe: DiffusionPipeline, layer: str) -> LoraLayer:
-    """Return peft's module of a layer that both LoRAs have."""
-    component, _, name = layer.partition(".")
-    model = getattr(pipe, component)
-    if not hasattr(model, "text_model"):  # transformers 5 has dropped the level from CLIPTextModel
-        name = name.removeprefix("text_model.")
-    return model.get_submodule(name)
-
-
-def _weigh(module: LoraLayer, content: float, style: float) -> None:
-    for name, weight in (("lora0", content), ("lora1", style)):  # the names that `loaded` gives
-        module.set_scale(name, weight)
+    with scheduled(
+        pipe, content, style, partial(choices, claims, alpha=alpha, beta=beta), list(claims)
+    ) as pipe:
+        yield pipe
 
 
 def generate(

@@ -177,6 +177,25 @@ def test_a_plan_that_is_none(tmp_path, changes, said):
         contest.read_plan(plan(tmp_path, **changes))
 
 
+def test_a_plan_takes_every_method_that_needs_no_file(tmp_path):
+    rows = {
+        name: {"method": name} for name in ("k-lora", "lora-switch", "levels", "regmean", "joint", "ties")
+    }
+    found = contest.read_plan(plan(tmp_path, rows=rows, questions=[]))
+    assert [contest.method_of(row, None).sampling for row in found.rows] == [True, True, *[False] * 4]
+    for reference in ("base", "content"):
+        with pytest.raises(ValueError, match=f"no method '{reference}'"):
+            contest.read_plan(plan(tmp_path, rows={"a": {"method": reference}}, questions=[]))
+
+
+def test_what_merges_while_it_samples_has_no_error_of_a_merge(tmp_path):
+    run = setting("validation", "smoke", out=tmp_path / "out", progress=False)
+    rows = {"plain sum": {"method": "direct"}, "one at a time": {"method": "k-lora"}}
+    with pytest.raises(ValueError, match="one at a time: k-lora merges while it samples"):
+        contest.contest(run, contest.read_plan(plan(tmp_path, measure="rho", rows=rows, questions=[])))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_difference_has_the_luck_of_every_training_in_it():
     rng = np.random.default_rng(0)
     one = rng.random((3, 6, 5)) + np.array([0.0, 0.3, 0.6])[:, None, None]  # trainings differ much

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_pipeline
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-from lorarar import klora, records
+from lorarar import estlora, klora, records, switching
 from lorarar.hypernet import Hypernetwork
 from lorarar.images import GREEN, RED, framed
-from lorarar.judging import Verdicts
-from lorarar.lora import delta_weight, load_coefficients, load_lora
+from lorarar.judging import Verdicts, image_similarity, load_encoder
+from lorarar.lora import LoRAError, delta_weight, load_coefficients, load_lora
 from lorarar.merging import ziplora
 from lorarar.options import LoraRecipe, MergerRecipe
 from lorarar.pipelines import generate, load_pipeline, loaded
@@ -28,7 +29,7 @@ from lorarar.study.__main__ import main
 from lorarar.study.cells import SPLITS, cell_of, hypernetwork_of, setting, tasks
 from lorarar.study.images import read_cell
 from lorarar.study.judges import better, examined
-from lorarar.study.methods import METHODS, find_method
+from lorarar.study.methods import METHODS, MORE, find_method
 from lorarar.study.metrics import measured, table_a2
 from lorarar.study.records import from_record
 from lorarar.study.samples import KINDS, Sample, overview, samples
@@ -151,6 +152,52 @@ def test_images_are_those_of_the_method(whole):
         assert apart(cell("ziplora"), generate(pipe, prompt, [0, 1])) <= 1
     with loaded(pipe, load_lora(run.out / "made" / "joint" / f"{slug(pair)}.safetensors")):
         assert apart(cell("joint"), generate(pipe, prompt, [0, 1])) <= 1
+
+
+def test_methods_without_a_row_are_asked_for_by_name(whole, run):
+    """Each against its own mechanism, with the pair's LoRAs."""
+    pipe, pair = whole[1], PAIRS[1]
+    both = [zoo.load(name, run.scale) for name in pair]
+    by_hand = {
+        "lora-switch": switching.scheduled(pipe, *both, lambda n: switching.turns(n)[:, None]),
+        "lora-switch:every=1": switching.scheduled(
+            pipe, *both, lambda n: switching.turns(n, every=1)[:, None]
+        ),
+        "lora-composite": switching.composed(pipe, *both),
+        "dynamic-fusion": switching.selected(pipe, *both),
+        "levels:content_rest=1,style_rest=1": loaded(pipe, *both),
+    }
+    assert set(MORE) == {name.partition(":")[0] for name in by_hand} | {"est-lora", "regmean"}
+    study_images.images(run, list(by_hand), wanted=[pair], pipe=pipe)
+    for name, applied in by_hand.items():
+        with applied:
+            assert (
+                apart(read_cell(cell_of(run, name, pair))[1], generate(pipe, zoo.words(*pair), [0, 1])) <= 1
+            )
+    with pytest.raises(LoRAError, match="every 0"):
+        study_images.images(run, ["lora-switch:every=0"], wanted=[pair], pipe=pipe)
+
+
+def test_est_lora_measures_its_start_on_two_pictures(whole, run, tmp_path):
+    pipe, pair = whole[1], PAIRS[1]
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32,
+        patch_size=8,
+    )  # fmt: skip
+    ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    here = replace(run, scale=replace(run.scale, dino=str(tmp_path)))
+    study_images.images(here, ["est-lora"], wanted=[pair], pipe=pipe)
+    both = [zoo.load(name, run.scale) for name in pair]
+    alone = []
+    for lora in both:
+        with loaded(pipe, lora):
+            alone.append(generate(pipe, zoo.words(*pair), 0)[0])
+    likeness = image_similarity(load_encoder(tmp_path), alone[:1], alone[1:])[0]
+    claims = estlora.ratios(*both)
+    with klora.applied(pipe, *both, claims=claims, beta=1 - float(likeness)):
+        want = generate(pipe, zoo.words(*pair), [0, 1])
+    assert apart(read_cell(cell_of(here, "est-lora", pair))[1], want) <= 1
 
 
 def test_papers_ties_is_pefts(whole):

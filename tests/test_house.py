@@ -18,7 +18,7 @@ FLOORS = (
     ("hypernet", "scales"),
     ("records",),
     ("pipelines",),
-    ("klora", "images", "stand_in"),
+    ("switching", "klora", "estlora", "images", "stand_in"),
     ("train", "judging", "bench"),
     ("shoebox.models", "pair", "budget", "collection"),
     ("shoebox.zoo",),

@@ -15,7 +15,8 @@ A row of networks that are trained for it says how, and the run trains what is m
 A plan whose pairs are not those of a split names them: "on": {"subjects": […], "styles": […]}.
 A row with "subjects": 10 is made for the first ten alone, as what takes minutes a pair, and compared there.
 The measure is a judge's, who says which of ``count`` images of a pair are right, or ``rho``, the error of a
-merge (`lorarar.study.ruler`), which needs no images and is better when it is lower.
+merge (`lorarar.study.ruler`), which needs no images, is better when it is lower, and says nothing of a method
+that merges while it samples. A method is one of `lorarar.study.methods.KNOWN`, or ``table``.
 A row with several files is one thing that was trained several times: their luck is resampled with subjects
 and styles (`lorarar.study.statistics`). A question [one, other, margin] asks whether the first is ahead of
 the second by more than ``margin`` hundredths: yes if the interval of the lead lies above it, no if it lies
@@ -41,9 +42,8 @@ from lorarar.shoebox import zoo
 from lorarar.stamp import ROOT, sha256
 from lorarar.study.cells import Setting, adapters, tasks
 from lorarar.study.images import images
-from lorarar.study.methods import METHODS, Method, make
+from lorarar.study.methods import KNOWN, Method, make
 from lorarar.study.recipes import Training, trained
-from lorarar.study.regression import by_regression
 from lorarar.study.ruler import Ruler, ruler
 from lorarar.study.statistics import Entry, crossed, grid
 from lorarar.study.training import Task, slug, with_pictures
@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 
 BY_FILE = ("lorarar", "table")
 """Methods that need a file: a hypernetwork, or a table of coefficients."""
-PLAIN = ("direct", "levels", "ziplora", "regmean")
+PLAIN = tuple(name for name, method in KNOWN.items() if not (method.hypernetwork or method.reference))
+"""Methods that need none."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Row:
     @property
     def entrants(self) -> list[tuple[str, Path | None]]:
         """What is judged: a name for its cells, and its file."""
-        if self.method == "ziplora":
-            return [("ziplora", None)]  # the name under which `make` keeps its coefficients
+        if self.method in PLAIN and KNOWN[self.method].slow:
+            return [(self.method, None)]  # the name under which `make` keeps its result
         own = zoo.slug(self.name)
         return [(f"{own}-{i}", file) for i, file in enumerate(self.files)] or [(own, None)]
 
@@ -172,7 +173,7 @@ def method_of(row: Row, file: Path | None) -> Method:
     """Return how a row merges, as the experiment's other methods are written."""
     if row.method == "table":
         return Method(_by_table(file), {"table": sha256(file)})
-    own = METHODS.get(row.method) or Method(_by_levels if row.method == "levels" else by_regression)
+    own = KNOWN[row.method]
     return replace(own, options={**own.options, **row.options})
 
 
@@ -183,16 +184,21 @@ def _by_table(file: Path) -> Callable[..., LoRA]:
     return merged
 
 
-def _by_levels(task: Task, **options: Any) -> LoRA:
-    return merge(task.content, task.style, "levels", **options)
-
-
 def contest(run: Setting, plan: Plan) -> dict[str, np.ndarray]:
     """Measure every row on the run's pairs (`Plan.setting`); what is there is kept for a run that goes on.
 
     Returns:
         {row: (trainings, subjects, styles)}: the share of a pair's images that are right, or ρ.
+
+    Raises:
+        ValueError: ρ of a method that merges while it samples.
     """
+    if plan.measure == "rho":
+        for row in plan.rows:
+            if row.method in PLAIN and KNOWN[row.method].sampling:
+                raise ValueError(
+                    f"{row.name}: {row.method} merges while it samples: ρ needs a merge, take a judge"
+                )
     pipe = load_pipeline(run.scale, run.device)
     plan = with_networks(plan, pipe, run.out / "networks", progress=run.progress)
     if plan.measure == "rho":

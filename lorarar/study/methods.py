@@ -7,15 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lorarar import klora
+from lorarar import estlora, klora, switching
+from lorarar.judging import embed_images, load_encoder
 from lorarar.lora import LoRA, load_coefficients, load_lora, save_coefficients, save_lora
 from lorarar.merging import merge
-from lorarar.pipelines import loaded
+from lorarar.pipelines import generate, loaded
+from lorarar.scales import local
+from lorarar.study.regression import by_regression
 from lorarar.study.training import (
     Task,
     decisive,
@@ -31,8 +35,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-Applied = LoRA | dict[str, float] | None
-"""What a method applies: one LoRA, the claims of K-LoRA's layers, or nothing."""
+Applied = LoRA | Callable[..., AbstractContextManager["DiffusionPipeline"]] | None
+"""What a method applies: one LoRA, a way to sample with both (of pipeline, content, style), or nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Method:
     """How two LoRAs become what is applied: ``merge(task, **options)``.
 
     ``slow`` says that it trains for each pair, so that `make` keeps its result; ``hypernetwork`` that it
-    needs one. ``reference`` marks what merges nothing, for comparison.
+    needs one; ``sampling`` that there is no merge before, since it chooses while it samples. ``reference``
+    marks what merges nothing at all, for comparison.
     """
 
     merge: Callable[..., Applied]
@@ -48,6 +53,7 @@ class Method:
     slow: bool = False
     hypernetwork: bool = False
     reference: bool = False
+    sampling: bool = False
 
 
 def _by_library(name: str) -> Callable[..., LoRA]:
@@ -79,8 +85,25 @@ def _jointly(task: Task, **options: Any) -> LoRA:
     return load_lora(kept) if kept else trained_jointly(task, **options)
 
 
-def _claims(task: Task, **options: Any) -> dict[str, float]:
-    return klora.ratios(task.content, task.style, **options)
+def _k_lora(task: Task, **options: Any) -> Applied:
+    return partial(klora.applied, claims=klora.ratios(task.content, task.style, **options))
+
+
+def _est_lora(task: Task, **options: Any) -> Applied:
+    """EST-LoRA: its start β is from a picture of the pair's prompt under either LoRA, which DINO compares."""
+    claims = estlora.ratios(task.content, task.style, **options)
+    alone = []
+    for lora in (task.content, task.style):
+        with loaded(task.pipe, lora):
+            alone.append(generate(task.pipe, task.world.words(*task.pair), task.seed)[0])
+    dino = load_encoder(local(task.scale.dino), task.pipe.device)
+    content, style = embed_images(dino, alone)
+    return partial(klora.applied, claims=claims, beta=1.0 - float(content @ style))
+
+
+def _lora_switch(task: Task, *, every: int = switching.EVERY) -> Applied:
+    switching.turns(1, every=every)  # a wrong number is said before a picture is begun
+    return partial(switching.scheduled, choices=lambda steps: switching.turns(steps, every=every)[:, None])
 
 
 # The paper ran TIES, DARE and DARE-TIES by peft, on the factors, with uniform weights and density 0.5 (A1.3);
@@ -100,11 +123,23 @@ METHODS: dict[str, Method] = {
     "ties-delta": Method(_by_library("ties"), {"density": 0.5}),
     "dare-ties-delta": Method(_by_library("dare-ties"), {"density": 0.5}),
     "np-lora": Method(_by_library("np-lora")),
-    "k-lora": Method(_claims),
+    "k-lora": Method(_k_lora, sampling=True),
     "ziplora": Method(_by_optimisation, slow=True),
     "lorarar": Method(_by_hypernetwork, hypernetwork=True),
 }
-"""Every method by name; "base", "content" and "style" apply no LoRA and one of the two, as references."""
+"""The scoreboard's methods; "base", "content" and "style" apply no LoRA and one of the two, as references."""
+
+MORE: dict[str, Method] = {
+    "levels": Method(_by_library("levels")),
+    "regmean": Method(by_regression),
+    "est-lora": Method(_est_lora, sampling=True),
+    "lora-switch": Method(_lora_switch, sampling=True),
+    "lora-composite": Method(lambda task: switching.composed, sampling=True),
+    "dynamic-fusion": Method(lambda task: switching.selected, sampling=True),
+}
+"""Methods that are asked for by name, in contests and on validation, and have no row on the scoreboard."""
+
+KNOWN = METHODS | MORE
 
 
 def find_method(name: str, split: str) -> Method:
@@ -115,10 +150,10 @@ def find_method(name: str, split: str) -> Method:
             nothing is tuned.
     """
     name, _, given = name.partition(":")
-    if name not in METHODS:
-        raise ValueError(f"no method {name!r}: choose one of {', '.join(METHODS)}")
+    if name not in KNOWN:
+        raise ValueError(f"no method {name!r}: choose one of {', '.join(KNOWN)}")
     if not given:
-        return METHODS[name]
+        return KNOWN[name]
     if split == "test":
         raise ValueError(f"{name}:{given}: variants are compared on validation, never on test")
     options: dict[str, Any] = {}
@@ -127,8 +162,7 @@ def find_method(name: str, split: str) -> Method:
         if not key or not equals:
             raise ValueError(f"{name}:{given}: expected NAME:OPTION=VALUE,OPTION=VALUE")
         options[key] = tuple(value.split("+")) if key == "parts" else _value(value)
-    old = METHODS[name]
-    return Method(old.merge, {**old.options, **options}, old.slow, old.hypernetwork, old.reference)
+    return replace(KNOWN[name], options={**KNOWN[name].options, **options})
 
 
 def _value(text: str) -> Any:  # noqa: ANN401
@@ -144,7 +178,7 @@ def applying(task: Task, applied: Applied) -> AbstractContextManager[DiffusionPi
         return loaded(task.pipe, applied)
     if applied is None:
         return loaded(task.pipe)
-    return klora.applied(task.pipe, task.content, task.style, claims=applied)
+    return applied(task.pipe, task.content, task.style)
 
 
 def make(task: Task, method: str) -> tuple[Path, float]:

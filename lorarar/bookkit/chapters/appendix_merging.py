@@ -1,4 +1,4 @@
-"""The appendix to chapters 3 and 4: all first sums, alignment by part, pruning one LoRA, and ranks."""
+"""The appendix to chapters 3 and 4: first sums, alignment by part, one LoRA pruned, ranks, rivals since."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import numpy as np
 import torch
 
 from lorarar.bookkit import figures, records, sums
+from lorarar.bookkit import style as look
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import DIRECT, GREY, INK, OTHER, SKY
+from lorarar.bookkit.tables import table
 from lorarar.lora import LoRA, delta_weight, norm
 from lorarar.merging import METHODS as MERGING
 from lorarar.shoebox import zoo
 from lorarar.study import interference
 from lorarar.study.ruler import ruler
+from lorarar.study.statistics import crossed, grid
 from lorarar.study.volume import as_used, exact
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
     from torch import Tensor
 
     from lorarar.bookkit.claims import Claim
@@ -37,20 +41,68 @@ DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1)
 RANK = 16
 """Of both LoRAs of the shoebox together."""
 
+RIVALS = {
+    "ridge 0.1": ("RegMean", "regmean"),
+    "sum at 0.7": ("sum at 0.7", "tuned"),
+    "half sum": ("half sum", "half"),
+    "plain sum": ("plain sum", ""),
+    "NP-LoRA": ("NP-LoRA", ""),
+    "K-LoRA": ("K-LoRA", ""),
+    "EST-LoRA": ("EST-LoRA", "est"),
+    "LoRA Switch": ("LoRA Switch", "switch"),
+    "LoRA Composite": ("LoRA Composite", "composite"),
+    "dynamic fusion": ("dynamic fusion", "dynamic"),
+}
+"""Rows of the contest of rivals: what the page calls them, and their facts, if it quotes them."""
+NEW = ("EST-LoRA", "LoRA Switch", "LoRA Composite", "dynamic fusion")
+
 Single = Mapping[tuple[str, str, float], float]
 
 
 def recorded(scale: str = "shoebox") -> Facts:
-    """Return how often each subject's recorded sums are right on both axes."""
+    """Return how often each subject's recorded sums are right, and what the contest of rivals found."""
     pairs, by_weights = sums.pairs_of(scale), sums.sums(scale)
     right = np.stack(
         [both["both"] for w, both in by_weights.items() if all(w)], 1
     )  # (pairs, weights, images)
     rows = {name: [i for i, (subject, _) in enumerate(pairs) if subject.startswith(name)] for name in _NAMES}
-    return Facts({f"{name}_right": right[i].mean() for name, i in rows.items()})
+    return Facts({f"{name}_right": right[i].mean() for name, i in rows.items()}, _rivals(scale))
 
 
 _NAMES = ("dog", "clock", "bear")
+
+
+def seen(scale: str = "shoebox") -> dict[str, np.ndarray]:
+    """Return the shares of right images of the rivals, row → (subjects, styles), from the same noise.
+
+    NP-LoRA's are those of the scoreboard's record, the first seeds of it.
+    """
+    run = records.recorded(f"rivals{records.suffix(scale)}")
+    shares = {name: np.array(row["pairs"])[0] for name, row in run["rows"].items()}
+    old = records.experiment("validation", scale)[1]["np-lora"].right[:, : len(run["seeds"])]
+    return shares | {"NP-LoRA": grid(old, len(run["subjects"]))}
+
+
+def _rivals(scale: str) -> dict[str, float]:
+    shares = seen(scale)
+    facts = {f"rival_{key}": shares[row].mean() for row, (_, key) in RIVALS.items() if key}
+    tuned = shares["sum at 0.7"]
+    lead = {RIVALS[row][1]: crossed(shares[row] - tuned) for row in NEW}
+    facts |= {f"rival_{key}_low": entry.low for key, entry in lead.items()}
+    facts |= {f"rival_{key}_high": lead[key].high for key in ("est", "dynamic")}
+    facts |= {
+        f"{RIVALS[row][1]}_over_k": crossed(shares[row] - shares["K-LoRA"]).low
+        for row in ("LoRA Switch", "LoRA Composite")
+    }
+    beside = crossed(shares["LoRA Composite"] - shares["half sum"])
+    facts |= {"composite_half_low": beside.low, "composite_half_high": beside.high}
+    run = records.recorded(f"rivals{records.suffix(scale)}")
+    energy = {
+        name: sum(norm(pair) ** 2 for pair in zoo.load(name, scale).values())
+        for name in (*run["subjects"], *run["styles"])
+    }
+    strongest = max(energy[subject] / energy[style] for subject in run["subjects"] for style in run["styles"])
+    return facts | {"rival_pairs": shares["K-LoRA"].size, "strongest_subject": strongest}
 
 
 # ---------------------------------------------------------------- computed on the page
@@ -165,6 +217,13 @@ def statements(f: Facts) -> dict[str, bool]:
             f.factors_half_subject > f.lot_half_subject and f.factors_half_style > f.lot_half_style
         ),
         "At rank 16 the sum loses nothing": f.lost_sum < 1e-4 < f.lost_ties < f.lost_dare,
+        "None of the four is ahead of the sum": (
+            max(f.rival_est_low, f.rival_switch_low, f.rival_composite_low, f.rival_dynamic_low) <= 0
+        ),
+        "both intervals lie below zero": max(f.rival_est_high, f.rival_dynamic_high) < 0,
+        "These two are ahead of K-LoRA": min(f.switch_over_k, f.composite_over_k) > 0,
+        "no subject's update has as much energy as a style's": f.strongest_subject < 0.9,
+        "the interval of their difference contains zero": f.composite_half_low <= 0 <= f.composite_half_high,
     }
 
 
@@ -173,7 +232,23 @@ def claims(facts: Facts) -> list[Claim]:
     return []
 
 
-# ---------------------------------------------------------------- figures
+# ---------------------------------------------------------------- tables and figures
+
+
+def rivals_table(scale: str) -> Styler:
+    """Show how often each rival is right on both axes, and its lead on the sum at 0.7, the best first."""
+    shares = seen(scale)
+    rows = sorted(RIVALS, key=lambda row: -shares[row].mean())
+    return table(
+        {
+            "Method": [RIVALS[row][0] for row in rows],
+            "Both right": [look.interval(crossed(shares[row])) for row in rows],
+            "Ahead of the sum at 0.7 by": [
+                "–" if row == "sum at 0.7" else look.points(crossed(shares[row] - shares["sum at 0.7"]))
+                for row in rows
+            ],
+        }
+    )
 
 
 def sheet_figure(scale: str) -> Figure:
