@@ -63,7 +63,7 @@ COUNTS = (PAPER, *(Variant(references=count) for count in (1, 2, 4)))
 VARIANTS = (
     *(Variant(wording) for wording in WORDINGS),
     *COUNTS[1:],
-    *(Variant(temperature=0.7, draw=draw) for draw in range(3)),
+    *(Variant(temperature=0.7, draw=draw) for draw in range(2)),
 )
 
 Says = Callable[[Axis, np.ndarray, np.ndarray, str], np.ndarray]
