@@ -72,6 +72,7 @@ def test_folders_answer_as_the_drawn_world_does(root):
         assert len(own.pictures(name, 2)[0]) == 2
 
 
+@pytest.mark.slow
 def test_the_experiment_runs_on_folders(root, scale, tmp_path, capsys):
     judge = data_folder().parent / "none"
     common = ["--scale", "tiny", "--world", str(root), "--device", "cpu", "--quiet"]

@@ -81,6 +81,7 @@ def test_the_base_is_kept_in_halves_and_draws_the_same_picture(pipe, kept):
     assert np.abs(images[0] - images[1]).max() <= 1 and images[0].std() > 1
 
 
+@pytest.mark.slow
 def test_trainings_are_those_of_float32(pipe, kept):
     options = {"rank": 2, "steps": 2, "learning_rate": 1e-2, "progress": False}
     sides = [Trained(adapter(pipe, i), *concept) for i, concept in ((1, CONTENT), (2, STYLE))]

@@ -192,6 +192,7 @@ def reader(pipe, loras):
     return train_hypernetwork(pipe, *loras, **READER)
 
 
+@pytest.mark.slow
 def test_a_network_of_invariants_trains_resumes_and_says_so(pipe, loras, reader, tmp_path):
     options, (whole, history) = READER, reader
     assert isinstance(whole, Invariants) and (whole.context, whole.hidden) == ("moments", 8)
@@ -231,6 +232,7 @@ def of_base(base, seed, rank, size):
     return lora
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 def test_it_serves_other_bases_unchanged(loras, reader, base):
     """Other places, column lengths, ranks and sizes than it was trained with: answers as it has at home."""

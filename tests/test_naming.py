@@ -176,6 +176,7 @@ def test_restaging_moves_a_picture_a_little():
     assert len({round(float(m), 4) for m in moved[inside].mean((1, 2, 3))}) == 8  # each its own way
 
 
+@pytest.mark.slow
 def test_a_namer_is_trained_chosen_and_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(critic_training, "STRANGERS", 1)

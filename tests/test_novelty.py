@@ -55,6 +55,7 @@ def test_signs_and_kinship_are_of_the_couples_they_name():
     assert kin["one kind"] == [novelty.likeness(styles["x"], styles["y"])] and len(kin["two kinds"]) == 2
 
 
+@pytest.mark.slow
 def test_what_foretells_is_told_from_what_does_not():
     rng = np.random.default_rng(0)
     error = rng.random((12, 8))

@@ -22,6 +22,7 @@ from lorarar.study.survey_page import application
 # --- what is asked ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_papers_form_asks_about_every_pair_in_both_scenarios(tmp_path):
     run = made_cells(tmp_path)
     questions, pictures, left_out = drawing.draw(run, "lorarar")

@@ -55,6 +55,7 @@ def test_files_are_made_once_and_anew_from_something_else(tmp_path):
     assert missing(step, {"seed": (0, 2)}, files) == files
 
 
+@pytest.mark.slow
 def test_two_folders_become_a_sheet_and_a_stopped_run_goes_on(given, tmp_path, monkeypatch, capsys):
     judge = data_folder() / "shoebox" / "judge"
     if not judge.is_dir():
@@ -141,6 +142,7 @@ def test_constants_are_merged_by_too(given, tmp_path, method):
         np.testing.assert_allclose(dense(merged[layer]), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_files_and_their_prompts_are_merged_by_regmean(given, tmp_path):
     two = words(given, "cat.safetensors", "oil.safetensors", out=tmp_path / "out")
     assert run(*two, "--method", "regmean", *PROMPTS, "--count", 1, "--quiet") == 0

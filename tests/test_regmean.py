@@ -99,6 +99,7 @@ def pipe():
     return tiny_pipeline()
 
 
+@pytest.mark.slow
 def test_own_inputs_are_the_moments_of_what_passes_by(pipe):
     lora, prompt = adapter(pipe, 0), "a sks cat"
     found = own_inputs(pipe, lora, [prompt, "a cat"], pictures=3, drawing_steps=2, seed=5)
@@ -156,6 +157,7 @@ def words(home, *more):
     return [str(word) for word in ("regmean", *files, *said, *asked, *more)]
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_the_functions_find(home, pipe, tmp_path, capsys):
     out = tmp_path / "out.safetensors"
     assert main(words(home, "-o", out, "--ridge", "0.01")) == 0

@@ -44,6 +44,7 @@ def test_the_tokenizer_is_of_clips_size_and_merges_bytes():
     assert [words.convert_ids_to_tokens(i) for i in ids[1:4]] == ["a</w>", "sks</w>", "dog</w>"]
 
 
+@pytest.mark.slow
 def test_the_chain_runs_on_a_small_one(tmp_path, capsys):
     if not (data_folder() / "shoebox" / "judge").is_dir():
         pytest.skip("needs the judge in data")
@@ -52,7 +53,7 @@ def test_the_chain_runs_on_a_small_one(tmp_path, capsys):
     stages = json.loads(capsys.readouterr().out)
     assert [stage["name"] for stage in stages] == [
         *("build the base", "train-lora", "train-lora", "ziplora", "train-hypernetwork"),
-        *("merge", "generate", "judge"),
+        *("merge", "regmean", "generate", "judge"),
     ]
     assert all(stage["finite"] and stage["memory"] > 1e6 for stage in stages)
     # The layout is SDXL's, in small: the same names, one transformer block each.

@@ -45,6 +45,7 @@ def gates(sides):
     }
 
 
+@pytest.mark.slow
 def test_rho_is_that_of_dense_weights(pipe, sides, gates):
     """The reference: dense merges and answers in double precision, on the ruler's own probes."""
     with ruler(pipe, draws=2, sides=sides) as measure:

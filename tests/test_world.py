@@ -99,6 +99,7 @@ def test_every_named_subject_and_style_draws():
         assert picture.std() > 15  # something is to be seen
 
 
+@pytest.mark.slow
 def test_all_treatments_of_all_families_stay_in_range():
     rng = np.random.default_rng(2)
     scene = subjects.scene(random_identity(rng, "teapot"), random_pose(rng))

@@ -1,19 +1,28 @@
-"""What chapters 11 and 12 show of a contest (`lorarar.study.contest`), and the networks that were in one."""
+"""What chapters show of a contest (`lorarar.study.contest`), and the networks that were in one."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from lorarar.bookkit import figures
 from lorarar.bookkit import style as look
 from lorarar.bookkit.records import recorded, suffix
 from lorarar.bookkit.tables import table
 from lorarar.scales import data_folder
 from lorarar.shoebox import zoo
+from lorarar.study.statistics import Entry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
+
+ENDS = ("", "_low", "_high")
 
 
 def shipped(recipe: str, seed: int = 0) -> Path:
@@ -21,16 +30,58 @@ def shipped(recipe: str, seed: int = 0) -> Path:
     return data_folder() / "hypernetworks" / "trials" / f"{zoo.slug(recipe)}-{seed}.safetensors"
 
 
+def key(row: str) -> str:
+    """Return a row's name as a fact is called."""
+    return re.sub(r"\W+", "_", row.lower().replace("lora.rar", "rar")).strip("_")
+
+
+def ends(name: str, entry: Sequence[float]) -> dict[str, float]:
+    """Return a value with the ends of its interval as facts."""
+    return {f"{name}{end}": value for end, value in zip(ENDS, entry, strict=True)}
+
+
+def means(name: str, scale: str = "shoebox") -> dict[str, Entry]:
+    """Return the mean of each row of a contest with its interval."""
+    return {row: Entry(*of["mean"]) for row, of in recorded(f"{name}{suffix(scale)}")["rows"].items()}
+
+
+def pairs(name: str, scale: str = "shoebox") -> dict[str, np.ndarray]:
+    """Return each row of a contest by pair, the mean of its trainings: (subjects, styles)."""
+    rows = recorded(f"{name}{suffix(scale)}")["rows"]
+    return {row: np.array(of["pairs"]).mean(0) for row, of in rows.items()}
+
+
+def leads(name: str, scale: str = "shoebox") -> dict[tuple[str, str], Entry]:
+    """Return the answers to the questions of a contest's plan: {(one, other): lead of the one}."""
+    asked = recorded(f"{name}{suffix(scale)}")["questions"]
+    return {(one["one"], one["other"]): Entry(*one["lead"]) for one in asked}
+
+
 def questions_table(name: str, scale: str = "shoebox") -> Styler:
-    """Show the questions of a contest's plan, each with the lead in ρ and its answer, at margin zero."""
+    """Show the questions of a contest's plan, each with the lead and its answer, at margin zero."""
+    run = recorded(f"{name}{suffix(scale)}")
+    form = "+.3f" if run["measure"] == "rho" else "+.0%"
     rows = [
         {
             "Is this": asked["one"],
             "ahead of this?": asked["other"],
-            "By": look.interval(asked["lead"], "+.3f"),
+            "By": look.interval(asked["lead"], form),
             "Answer": asked["answer"],
         }
-        for asked in recorded(f"{name}{suffix(scale)}")["questions"]
+        for asked in run["questions"]
         if asked["margin"] == 0
     ]
     return table(rows)
+
+
+def contest_figure(
+    name: str, scale: str = "shoebox", *, label: str = "", colours: Mapping[str, str] | None = None
+) -> Figure:
+    """Draw the mean of each row of a contest with its interval: ρ from zero, or the share right."""
+    run = recorded(f"{name}{suffix(scale)}")
+    by_error = run["measure"] == "rho"
+    entries = {row: of["mean"] for row, of in run["rows"].items()}
+    label = label or ("ρ" if by_error else "share right")
+    figure = figures.forest(entries, label=label, colours=colours, percent=not by_error)
+    figure.axes[0].set_xlim(0, None)
+    return figure

@@ -3,9 +3,9 @@
     lorarar rehearse --scale sdxl
 
 The commands are the user's own, one after the other, each for a step or two, through ``--base``: train-lora
-for a subject and a style, ziplora, train-hypernetwork, merge, generate, judge. What comes out means nothing;
-that it comes out, in what time, in what memory and in finite numbers, does. The base is built on the spot
-(`lorarar.stand_in`), pictures are drawn, and the judge is the shoebox's.
+for a subject and a style, ziplora, train-hypernetwork, merge, regmean, generate, judge. What comes out means
+nothing; that it comes out, in what time, in what memory and in finite numbers, does. The base is built on
+the spot (`lorarar.stand_in`), pictures are drawn, and the judge is the shoebox's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Failed(Exception):
 
 def _commands(folder: Path, scale: str, steps: int, judge: str, device: str) -> Iterator[list[str]]:
     """Yield the commands of the chain, each as words; files lie in ``folder``, beside the base."""
-    lora = {name: str(folder / f"{name}.safetensors") for name in ("subject", "style", "merged", "zip")}
+    names = ("subject", "style", "merged", "zip", "regmean")
+    lora = {name: str(folder / f"{name}.safetensors") for name in names}
     network = str(folder / "hypernetwork.safetensors")
     base = ["--base", str(folder / "base"), "--scale", scale, "--device", device, "--quiet"]
     few = ["--steps", str(steps)]
@@ -68,6 +69,9 @@ def _commands(folder: Path, scale: str, steps: int, judge: str, device: str) -> 
     yield ["train-hypernetwork", *lists, "--pairs", "1", "-o", network, *base, *few]
     both = [lora["subject"], lora["style"]]
     yield ["merge", *both, "--hypernetwork", network, "-o", lora["merged"], "--quiet"]
+    asked = ["--content-prompt", prompts["subject"], "--style-prompt", prompts["style"]]
+    asked += ["--pictures", "1", "--drawing-steps", str(steps)]
+    yield ["regmean", *both, *asked, "-o", lora["regmean"], *base]
     (folder / "made").mkdir(exist_ok=True)
     words = ["generate", "--prompt", "a sks dog in watercolor painting style", "--lora", lora["merged"]]
     yield [*words, "-o", str(folder / "made" / "dog.png"), *base, *few]

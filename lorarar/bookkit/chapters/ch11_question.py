@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,9 @@ import numpy as np
 import torch
 from scipy import stats
 
-from lorarar.bookkit import figures
+from lorarar.bookkit import contests, figures
 from lorarar.bookkit import style as look
 from lorarar.bookkit.claims import NOT_EXAMINED, Claim, verdict
-from lorarar.bookkit.contests import shipped
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.records import recorded as record
@@ -59,8 +57,6 @@ TOLD = (
 )
 """Leads that are told with their intervals; of others, on which side of zero they lie."""
 HUES = {COLUMNS: look.OTHER, PLACE: look.INK, INVARIANTS: look.MERGED}
-
-ENDS = ("", "_low", "_high")
 
 
 # ---------------------------------------------------------------- numbers from shipped files
@@ -120,17 +116,12 @@ def _errors(scale: str) -> dict[str, float]:
         ),
     }
     ours, place = (found[recipe]["new"]["own"] for recipe in (INVARIANTS, PLACE))
-    return facts | _ends("place_minus_ours", difference(place, ours))
-
-
-def _ends(name: str, entry: Sequence[float]) -> dict[str, float]:
-    """Return a value with the ends of its interval as facts."""
-    return {f"{name}{end}": value for end, value in zip(ENDS, entry, strict=True)}
+    return facts | contests.ends("place_minus_ours", difference(place, ours))
 
 
 def _table(scale: str) -> dict[str, float]:
     """Return the mean coefficients of the table: on the way down and in the middle, and on the way up."""
-    loras, network = zoo.load_pair(*PAIR, scale), load_network(shipped(PLACE))
+    loras, network = zoo.load_pair(*PAIR, scale), load_network(contests.shipped(PLACE))
     with torch.no_grad():
         answer = network.coefficients(*loras, network.parts)
     up = np.array([co.block_of(layer).startswith("up") for layer in answer])
@@ -149,20 +140,15 @@ def _contest(scale: str) -> dict[str, float]:
         "looks": len(run["styles"]),
         "large_pairs": len(run["subjects"]) * len(run["styles"]),
     }
-    facts |= {f"large_{_key(name)}": run["rows"][name]["mean"][0] for name in QUOTED}
+    facts |= {f"large_{contests.key(name)}": run["rows"][name]["mean"][0] for name in QUOTED}
     for asked in run["questions"]:
         one, other = asked["one"], asked["other"]
         if (one, other) in TOLD:
-            facts |= _ends(f"{_key(one)}_{_key(other)}", asked["lead"])
+            facts |= contests.ends(f"{contests.key(one)}_{contests.key(other)}", asked["lead"])
         else:
-            facts[f"{_key(one)}_{_key(other)}_low"] = asked["lead"][1]
-    lead, low, high = (facts[f"rar_converged_place_alone{end}"] for end in ENDS)
+            facts[f"{contests.key(one)}_{contests.key(other)}_low"] = asked["lead"][1]
+    lead, low, high = (facts[f"rar_converged_place_alone{end}"] for end in contests.ENDS)
     return facts | {"behind_table": -lead, "behind_table_low": -high, "behind_table_high": -low}
-
-
-def _key(row: str) -> str:
-    """Return a row's name as a fact is called."""
-    return re.sub(r"\W+", "_", row.lower().replace("lora.rar", "rar"))
 
 
 # ---------------------------------------------------------------- numbers of this run
@@ -179,7 +165,7 @@ def live(rho: Mapping[str, float], numbers: Tensor, answer: Sequence[Tensor]) ->
     ratio = numbers[:, 3].numpy()
     goes = [float(stats.spearmanr(ratio, m.numpy()).statistic) for m in answer]
     return Facts(
-        {f"one_{_key(name)}": value for name, value in rho.items()},
+        {f"one_{contests.key(name)}": value for name, value in rho.items()},
         longer_subject=goes[0],
         longer_style=goes[1],
     )
@@ -237,7 +223,7 @@ def claims(facts: Facts) -> list[Claim]:
     f = facts
 
     def lead(name: str) -> str:
-        return look.interval([f[name + end] for end in ENDS], "+.3f")
+        return look.interval([f[name + end] for end in contests.ENDS], "+.3f")
 
     return [
         Claim(
@@ -350,12 +336,9 @@ def errors_figure(scale: str = "shoebox") -> Figure:
     return figure
 
 
-def contest_figure(scale: str = "shoebox") -> Figure:
+def strangers_contest(scale: str = "shoebox") -> Figure:
     """Show the mean ρ of each row of the contest, with its interval."""
-    run = record(f"strangers{suffix(scale)}")
-    entries = {name: row["mean"] for name, row in run["rows"].items()}
+    names = record(f"strangers{suffix(scale)}")["rows"]
     colours = {"invariants": look.MERGED, "ZipLoRA": look.SUBJECT}
-    colours |= {name: look.OTHER for name in entries if name.startswith("LoRA.rar")}
-    figure = figures.forest(entries, label="ρ on strangers", colours=colours, percent=False)
-    figure.axes[0].set_xlim(0, None)
-    return figure
+    colours |= {name: look.OTHER for name in names if name.startswith("LoRA.rar")}
+    return contests.contest_figure("strangers", scale, label="ρ on strangers", colours=colours)

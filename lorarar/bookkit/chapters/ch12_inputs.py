@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from lorarar.bookkit import figures
+from lorarar.bookkit import contests, figures
 from lorarar.bookkit import style as look
 from lorarar.bookkit.claims import Claim, sign_verdict, verdict
 from lorarar.bookkit.facts import Facts
@@ -65,7 +64,6 @@ SEEN = {
 }
 NETWORK = "LoRA.rar, converged"
 """The row whose error the signs are held against."""
-ENDS = ("", "_low", "_high")
 HUES = {OURS: look.MERGED, "RegMean, pictures": look.MERGED, OPTIMUM: look.SUBJECT, NETWORK: look.OTHER}
 
 
@@ -94,7 +92,7 @@ def _contest(scale: str) -> dict[str, float]:
     facts |= {"few": best.size, "closed": (still - few) / (still - best.mean())}
     leads = {(asked["one"], asked["other"]): asked["lead"] for asked in run["questions"]}
     facts |= {f"over_{key}_low": leads[OURS, row][1] for row, key in LEADS.items()}
-    facts |= _ends("over_rar", leads[OURS, NETWORK])
+    facts |= contests.ends("over_rar", leads[OURS, NETWORK])
     facts["pictured_low"] = leads["RegMean, pictures", OURS][1]
     value, low, high = leads[OURS, OPTIMUM]
     return facts | {"behind_zip": -value, "behind_zip_low": -high, "behind_zip_high": -low}
@@ -115,13 +113,8 @@ def _seen(scale: str) -> dict[str, float]:
     leads = {key: crossed(shares[OURS] - shares[name]) for name, key in SEEN.items() if name != OURS}
     facts |= {f"seen_over_{key}_low": lead.low for key, lead in leads.items()}
     for key in ("zip", "rar"):
-        facts |= _ends(f"seen_over_{key}", leads[key])
+        facts |= contests.ends(f"seen_over_{key}", leads[key])
     return facts | {"seen_pairs": shares[OURS].size}
-
-
-def _ends(name: str, entry: Sequence[float]) -> dict[str, float]:
-    """Return a value with the ends of its interval as facts."""
-    return {f"{name}{end}": value for end, value in zip(ENDS, entry, strict=True)}
 
 
 def _signs(scale: str) -> dict[str, float]:
@@ -133,7 +126,7 @@ def _signs(scale: str) -> dict[str, float]:
         "signs": sum(len(row) for row in run["foretold"].values()),
     }
     for kind, values in run["kinship"]["subject"].items():
-        facts[f"subject_{re.sub(' ', '_', kind)}"] = float(np.mean(values))
+        facts[f"subject_{contests.key(kind)}"] = float(np.mean(values))
     return facts
 
 
@@ -154,7 +147,7 @@ def live(
     merged, *alone = map(size, loras)
     apart = {name: float(np.mean((s < 0.1) | (s > 0.9))) for name, s in shares.items()}
     return Facts(
-        {f"one_{re.sub(r'[^a-z0-9]+', '_', name.lower())}": value for name, value in rho.items()},
+        {f"one_{contests.key(name)}": value for name, value in rho.items()},
         apart_picture=apart["what reads the picture"],
         apart_text=apart["what reads the text"],
         passes=passes,
@@ -213,7 +206,7 @@ def claims(facts: Facts) -> list[Claim]:
     f = facts
 
     def lead(name: str, form: str = "+.3f") -> str:
-        return look.interval([f[name + end] for end in ENDS], form)
+        return look.interval([f[name + end] for end in contests.ENDS], form)
 
     return [
         Claim(
@@ -265,15 +258,6 @@ def choices_figure(scale: str = "shoebox") -> Figure:
     figure = figures.forest(
         {name: row["mean"] for name, row in rows.items()}, label="ρ", colours=colours, percent=False
     )
-    figure.axes[0].set_xlim(0, None)
-    return figure
-
-
-def contest_figure(scale: str = "shoebox") -> Figure:
-    """Show the mean ρ of each row on strangers, with its interval."""
-    rows = record(f"inputs{suffix(scale)}")["rows"]
-    entries = {name: row["mean"] for name, row in rows.items()}
-    figure = figures.forest(entries, label="ρ on strangers", colours=HUES, percent=False)
     figure.axes[0].set_xlim(0, None)
     return figure
 
