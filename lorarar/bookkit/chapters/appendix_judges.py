@@ -10,6 +10,7 @@ import numpy as np
 
 from lorarar.bookkit import board as boards
 from lorarar.bookkit import figures, records
+from lorarar.bookkit.chapters import appendix_judges_wordings as words
 from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import GREY, HUES, SUBJECT, framed, name_of
@@ -48,7 +49,7 @@ def recorded(scale: str) -> Facts:
         family_most=max(families.values()),
         fooled_subject=wrong["subject"],
         fooled_style=wrong["style"],
-    )
+    ) | words.recorded(scale)
 
 
 def judge_card(scale: str) -> dict:
@@ -97,7 +98,7 @@ def statements(f: Facts) -> dict[str, bool]:
         ),
         "CLIP-T points to the wrong one of two images": f.follows_CLIP_T < 0.45,
         "CLIP-I is somewhat better than a coin": 0.5 < f.follows_CLIP_I < 0.7,
-    }
+    } | words.statements(f)
 
 
 def claims(_: Facts) -> list[Claim]:

@@ -34,7 +34,8 @@ SHOWN = {
     "opposite": "the opposite asked",
 }
 """The wordings as the page calls them, in its order; neither judge ever learnt the last three."""
-NEW = ("first", "plain", "opposite")
+COIN = ("strict", "lenient", "short", "swapped", "telegram", "first", "plain")
+"""Wordings of which a judge of one wording makes nothing."""
 COUNTS = {"1 reference": "one reference", "2 references": "two", "paper": "three", "4 references": "four"}
 
 
@@ -56,34 +57,85 @@ def balanced(run: dict[str, Any], judge: str, variant: str) -> Entry:
     return independent(shares(run, judge, variant))
 
 
-def agreement(run: dict[str, Any], judge: str, variant: str) -> float:
-    """Return the share of verdicts on merged pictures that are those of the paper's way to ask."""
-    found = run["compared"][judge][variant]
+def agreement(found: dict[str, Any]) -> float:
+    """Return the share of equal verdicts on merged pictures, on subjects and styles together."""
     return float(np.mean([found[axis]["agreement"][0] for axis in ("subject", "style")]))
 
 
 def recorded(scale: str) -> Facts:
     """Return what the trial found."""
     run = trial(scale)
-    facts = Facts(methods=len(run["methods"]), orders=len(run["methods"]) * (len(run["methods"]) - 1) // 2)
-    for key, judge in (("one", ONE), ("several", SEVERAL)):
-        found = run["compared"][judge]
-        for name in SHOWN:
-            facts |= {
-                f"{key}_{name}": balanced(run, judge, name).value,
-                f"{key}_{name}_same": agreement(run, judge, name),
-                f"{key}_{name}_ranks": found[name]["rank correlation"][0],
-                f"{key}_{name}_swaps": len(found[name]["swapped"]),
-            }
-        learnt = [n for n in SHOWN if n not in (*NEW, "paper")]
-        facts |= {
-            f"{key}_least": min(facts[f"{key}_{n}"] for n in learnt),
-            f"{key}_most": max(facts[f"{key}_{n}"] for n in learnt),
-            f"{key}_same_least": min(facts[f"{key}_{n}_same"] for n in learnt),
-            f"{key}_ranks_least": min(facts[f"{key}_{n}_ranks"] for n in learnt),
-            f"{key}_drawn_same": agreement(run, judge, "temperature 0.7, draw 0"),
-        }
-    return facts
+    one, several = (run["compared"][judge] for judge in (ONE, SEVERAL))
+    learnt = ("code", "explained", "strict", "lenient", "short")
+    drawn = [name for name in one if name.startswith("temperature")]
+    right = {
+        who: {n: balanced(run, judge, n).value for n in SHOWN}
+        for who, judge in (("one", ONE), ("several", SEVERAL))
+    }
+    between = run["between"][f"{ONE}, {CRITIC}"]
+    return Facts(
+        one_paper=right["one"]["paper"],
+        one_code=right["one"]["code"],
+        one_code_same=agreement(one["code"]),
+        one_code_ranks=one["code"]["rank correlation"][0],
+        paper_style=one["paper"]["style"]["balanced accuracy"][0],
+        explained_style=one["explained"]["style"]["balanced accuracy"][0],
+        paper_right=one["paper"]["right"],
+        explained_right=one["explained"]["right"],
+        explained_swaps=len(one["explained"]["swapped"]),
+        orders=len(run["methods"]) * (len(run["methods"]) - 1) // 2,
+        one_rest_least=min(right["one"][n] for n in COIN),
+        one_rest_most=max(right["one"][n] for n in COIN),
+        several_paper=right["several"]["paper"],
+        learnt_least=min(right["several"][n] for n in learnt),
+        learnt_most=max(right["several"][n] for n in learnt),
+        learnt_ranks=min(several[n]["rank correlation"][0] for n in learnt),
+        learnt_same=min(agreement(several[n]) for n in learnt),
+        several_swapped=right["several"]["swapped"],
+        several_telegram=right["several"]["telegram"],
+        several_first=right["several"]["first"],
+        several_plain=right["several"]["plain"],
+        several_opposite=right["several"]["opposite"],
+        drawn_least=min(balanced(run, ONE, name).value for name in drawn),
+        drawn_same=min(agreement(one[name]) for name in drawn),
+        drawn_ranks=min(one[name]["rank correlation"][0] for name in drawn),
+        drawn_low=min(one[name]["rank correlation"][1] for name in drawn),
+        alone_ranks=min(
+            run["compared"][j]["1 reference"]["rank correlation"][0] for j in (ONE, SEVERAL, CRITIC)
+        ),
+        between_ranks=between["rank correlation"][0],
+        between_low=between["rank correlation"][1],
+        between_same=agreement(between),
+    )
+
+
+def statements(f: Facts) -> dict[str, bool]:
+    """Return each finding of the prose with whether it holds."""
+    return {
+        "The two words by which the code differs change next to nothing": (
+            abs(f.one_code - f.one_paper) < 0.02 and f.one_code_same > 0.97 and f.one_code_ranks > 0.95
+        ),
+        "Asked for reasons as well, it loses the styles": f.explained_style < f.paper_style - 0.1,
+        "it finds right hardly any merged picture": f.explained_right < 0.2 < f.paper_right,
+        "In all other words that mean the same it is no better than a coin": (
+            f.one_rest_least > 0.3 and f.one_rest_most < 0.55
+        ),
+        "holds what it learnt in five of them": (
+            f.learnt_least > 0.8 and f.learnt_ranks > 0.8 and f.several_paper > 0.8
+        ),
+        "With the pictures swapped it is weaker": 0.6 < f.several_swapped < f.learnt_least - 0.05,
+        "the telegram it has hardly learnt": 0.5 < f.several_telegram < f.several_swapped - 0.05,
+        "Of the wordings that it never heard it understands neither well": (
+            max(f.several_first, f.several_plain) < f.learnt_least - 0.1
+        ),
+        "it answers as if it had not been asked the opposite": f.several_opposite < 0.3,
+        "Answers drawn by lot are a little worse": f.one_paper - 0.08 < f.drawn_least <= f.one_paper,
+        "A single reference does nearly as well": f.alone_ranks > 0.85,
+        "The judges differ more in single verdicts than the wordings": f.between_same < f.learnt_same - 0.1,
+        "as alike as those of two wordings": abs(f.between_ranks - f.learnt_ranks) < 0.1,
+        "nothing is sure about that": f.between_low < 0.3,
+        "The verdicts in other words are those of the record": f.same_words > 0.95,
+    }
 
 
 def asked_again(scale: str, names: tuple[str, ...]) -> Facts:
@@ -131,7 +183,7 @@ def ranking(scale: str) -> Styler:
         for judge, who in ((ONE, "one"), (SEVERAL, "eight")):
             found = run["compared"][judge][name]
             row |= {
-                f"same ({who})": agreement(run, judge, name),
+                f"same ({who})": agreement(found),
                 f"ranks ({who})": interval(found["rank correlation"], ".2f"),
                 f"swaps ({who})": len(found["swapped"]),
             }
