@@ -8,7 +8,7 @@ import numpy as np
 
 from lorarar.bookkit import figures, records
 from lorarar.bookkit.facts import Facts
-from lorarar.bookkit.style import STYLE, SUBJECT, interval
+from lorarar.bookkit.style import GREY, STYLE, SUBJECT, interval
 from lorarar.bookkit.tables import table
 from lorarar.scales import find_scale, local
 from lorarar.study import wordings
@@ -162,13 +162,14 @@ def figure(scale: str) -> Figure:
     run = trial(scale)
     drawn, axes = figures.panels(2, 5.2, sharey=True)
     for place, (judge, title, colour) in enumerate(
-        ((ONE, "learnt one wording", SUBJECT), (SEVERAL, "learnt eight", STYLE))
+        ((ONE, "knows one", SUBJECT), (SEVERAL, "knows eight", STYLE))
     ):
         entries = {shown: balanced(run, judge, name) for name, shown in SHOWN.items()}
         figures.forest(entries, label="right", colours=dict.fromkeys(entries, colour), axes=axes[place])
-        axes[place].axvline(0.5, linestyle=":", color="0.5")
+        axes[place].axvline(0.5, linestyle=":", color=GREY, zorder=1.5)
         axes[place].set_title(title)
         axes[place].set_xlim(0, 1)
+        axes[place].set_xticks([0.1, 0.5, 0.9])
     return drawn
 
 
