@@ -186,7 +186,9 @@ def statements(f: Facts) -> dict[str, bool]:
         "ZipLoRA is right more than twice as often as the plain sum": f.test_ziplora > 2 * f.test_direct
         and f.validation_ziplora > 2 * f.validation_direct,
         "The interval of this lead lies above zero": f.gain_low > 0.02,
-        "in pictures it is not shown to beat a sum with smaller weights": f.shared_low < 0 < f.shared_high,
+        "Over a sum with smaller weights its lead is not settled on the validation pairs": f.shared_low
+        < 0
+        < f.shared_high,
         "it is not a lead beyond chance": f.shared_low < 0 < f.shared_high,
         "cannot be told apart from joint training": f.over_joint_low < 0 < f.over_joint_high,
         "The error falls to less than a third": f.loss_last < f.loss_first / 3,

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lorarar.bookkit import board as boards
-from lorarar.bookkit import figures, records, sums
+from lorarar.bookkit import figures, missing_rows, records
 from lorarar.bookkit.board import CONTROLS, Board
 from lorarar.bookkit.claims import Claim, sign_verdict, verdict
 from lorarar.bookkit.facts import Facts
@@ -16,7 +16,6 @@ from lorarar.bookkit.style import (
     GREY,
     HUES,
     INK,
-    STYLE,
     WIDTH,
     interval,
     name_of,
@@ -67,7 +66,7 @@ def recorded(scale: str) -> Facts:
     return facts | Facts(
         _failures(test),
         _names(test),
-        _missing_row(scale),
+        missing_rows.facts(scale),
         _cost(scale),
         behind=-facts.duel,
         place_ziplora=test.merges.index("ziplora") + 1,
@@ -151,20 +150,6 @@ def _names(board: Board) -> dict[str, float]:
     return facts
 
 
-def _missing_row(scale: str) -> dict[str, float]:
-    scores = sums.shared(scale, ("lorarar", "ziplora"))
-    tuned = scores[sums.EVEN]
-    lead, optimum = (statistics.crossed(scores[m] - tuned) for m in ("lorarar", "ziplora"))
-    return {
-        "tuned_sum": tuned.mean(),
-        "plain_sum": scores[sums.FULL].mean(),
-        "shared_lorarar": scores["lorarar"].mean(),
-        "shared_ziplora": scores["ziplora"].mean(),
-        **in_points("against_sum", lead),
-        **in_points("zip_against_sum", optimum),
-    }
-
-
 def _cost(scale: str) -> dict[str, float]:
     spent = records.recorded(f"merge_times{records.suffix(scale)}")
     tried = records.recorded(f"hypernetworks{records.suffix(scale)}")["of"]
@@ -210,9 +195,21 @@ def statements(f: Facts) -> dict[str, bool]:
             f.confirmed == 7 and f.contradicted == 0 and f.open == 4
         ),
         "Nobody can tell ZipLoRA from joint training": f.zip_joint_low < 0 < f.zip_joint_high,
-        "The sum at 0.7 is right as often as LoRA.rar": abs(f.tuned_sum - f.shared_lorarar) < 0.03,
-        "no method with coefficients for columns is shown to beat one number": (
-            f.against_sum_low < 0 and f.zip_against_sum_low < 0
+        "LoRA.rar is not shown to beat that one number, ZipLoRA is": (
+            f.lorarar_over_tuned_low < 0 < f.ziplora_over_tuned_low
+        ),
+        "has the most images right": f.late_regmean > max(f.late_ziplora, f.late_joint, f.late_tuned),
+        "level with ZipLoRA and ahead of LoRA.rar by": (
+            f.regmean_over_ziplora_low < 0 < f.regmean_over_ziplora_high and f.regmean_over_lorarar_low > 0
+        ),
+        "It is ahead of the sum at 0.7 by": f.regmean_over_tuned_low > 0 and f.regmean_over_table_low > 0,
+        "it is as good, and needs neither the pictures nor an optimisation": f.regmean_over_ziplora_low > -3,
+        "is not more than volume, as far as can be seen": (
+            max(f.lorarar_over_tuned_low, f.converged_over_tuned_low, f.table_over_tuned_low) < 0
+        ),
+        "it, too, has RegMean and ZipLoRA in front": (
+            min(f.mars2_regmean, f.mars2_ziplora)
+            > max(f.mars2_lorarar, f.mars2_tuned, f.mars2_table, f.mars2_converged, f.mars2_joint)
         ),
         "ZipLoRA is ahead of the plain sum and of the three rows on factors": (
             f.zip_sum_low > 0 and f.ziplora_factors == 3
@@ -363,20 +360,6 @@ def comparisons_table(test: Board, validation: Board) -> Styler:
         for c in comparisons(test, validation)
     ]
     return table(rows)
-
-
-def missing_row(scale: str) -> Figure:
-    """Draw the shares right of sums and methods on the images that two records share."""
-    methods = ("lorarar", "ziplora", "ties-delta")
-    scores = sums.shared(scale, methods)
-    entries = {_sum(w): statistics.crossed(grid) for w, grid in scores.items() if w not in methods and all(w)}
-    entries |= {name_of(m): statistics.crossed(scores[m]) for m in methods}
-    colours = {name_of(m): HUES.get(m, INK) for m in methods}
-    return figures.forest(entries, label="share right", colours=colours | {_sum(sums.EVEN): STYLE})
-
-
-def _sum(weights: sums.Weights) -> str:
-    return f"sum {weights[0]:g} and {weights[1]:g}"
 
 
 def cost(board: Board, scale: str) -> Figure:

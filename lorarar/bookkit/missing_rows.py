@@ -1,0 +1,88 @@
+"""The rows that the scoreboard lacked: one number, a table, a network trained to its end, a closed form.
+
+They were made later than the scoreboard, on its pairs and from its seeds, by a plan that was committed before
+(data/plans/scoreboard.json), so that either can be compared with the other pair by pair.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lorarar.bookkit import board as boards
+from lorarar.bookkit import contests, figures
+from lorarar.bookkit.style import DIRECT, HUES, INK, MERGED, OTHER, STYLE, interval, name_of, points
+from lorarar.bookkit.tables import table
+from lorarar.study.statistics import crossed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+ROWS = {
+    "RegMean, own inputs": "regmean",
+    "place alone": "table",
+    "LoRA.rar, converged": "converged",
+    "sum at 0.7": "tuned",
+}
+"""The rows of the plan, and what their facts are called."""
+OLD = ("ziplora", "joint", "lorarar", "ties-delta", "direct")
+"""Rows of the scoreboard that stand beside them."""
+RECORDS = {"critic": "scoreboard", "mars2": "scoreboard_mars2"}
+COLOURS = {"RegMean, own inputs": MERGED, "LoRA.rar, converged": OTHER, "sum at 0.7": STYLE}
+
+
+def scores(scale: str = "shoebox", judge: str = "critic") -> dict[str, np.ndarray]:
+    """Return the share right of every pair by row, (subjects, styles): late rows by name, methods by key."""
+    board = boards.load("test", scale)
+    late = contests.pairs(RECORDS[judge], scale)
+    return {name: late[name] for name in ROWS} | {m: board.scores(m, judge=judge) for m in OLD}
+
+
+def facts(scale: str = "shoebox") -> dict[str, float]:
+    """Return shares and differences by the critic, and the shares by the miniature."""
+    found, by_text = scores(scale), scores(scale, "mars2")
+    told = {name: found[name].mean() for name in found}
+    values = {f"late_{short}": told[name] for name, short in ROWS.items()}
+    values |= {f"late_{m.replace('-', '_')}": told[m] for m in OLD}
+    values |= {f"mars2_{short}": by_text[name].mean() for name, short in ROWS.items()}
+    values |= {f"mars2_{m.replace('-', '_')}": by_text[m].mean() for m in OLD}
+    for one, other in (
+        ("RegMean, own inputs", "sum at 0.7"),
+        ("RegMean, own inputs", "place alone"),
+        ("RegMean, own inputs", "lorarar"),
+        ("RegMean, own inputs", "ziplora"),
+        ("lorarar", "sum at 0.7"),
+        ("LoRA.rar, converged", "sum at 0.7"),
+        ("ziplora", "sum at 0.7"),
+        ("place alone", "sum at 0.7"),
+    ):
+        name = f"{ROWS.get(one, one)}_over_{ROWS.get(other, other)}"
+        values |= contests.ends(name, [100 * end for end in crossed(found[one] - found[other])])
+    for one in ("lorarar", "converged", "table"):
+        values[f"{one}_behind_tuned"] = -values[f"{one}_over_tuned"]
+    return values
+
+
+def rows_table(scale: str = "shoebox") -> Styler:
+    """Show every row by both judges, and how far it is ahead of the sum at 0.7, best first."""
+    found, by_text = scores(scale), scores(scale, "mars2")
+    tuned = found["sum at 0.7"]
+    rows = [
+        {
+            "Method": name_of(name),
+            "Critic": interval(crossed(values)),
+            "MARS² in miniature": by_text[name].mean(),
+            "Ahead of the sum at 0.7": "–" if name == "sum at 0.7" else points(crossed(values - tuned)),
+        }
+        for name, values in sorted(found.items(), key=lambda row: -row[1].mean())
+    ]
+    return table(rows, ".0%")
+
+
+def rows_figure(scale: str = "shoebox") -> Figure:
+    """Draw the share right of late rows and of those beside them with intervals, best first."""
+    found = sorted(scores(scale).items(), key=lambda row: -row[1].mean())
+    colours = {name_of(m): HUES.get(m, INK) for m in OLD} | COLOURS | {name_of("direct"): DIRECT}
+    return figures.forest({name_of(n): crossed(v) for n, v in found}, label="share right", colours=colours)
