@@ -358,7 +358,7 @@ def test_a_trial_goes_on_where_it_was(tmp_path, monkeypatch):
     assert heard == ["paper", "1 reference", "2 references", "4 references"]
     assert wordings.trial(judge, run, shown, kept=tmp_path, progress=False) == first
     assert len(heard) == 4
-    other = {"j": Tried("abd", COUNTS[:1], says), "k": Tried("abe", COUNTS[:1], lambda _: at_least(2))}
+    other = {"j": Tried("other", COUNTS[:1], says), "k": Tried("abe", COUNTS[:1], lambda _: at_least(2))}
     second = wordings.trial(other, run, shown, kept=tmp_path, progress=False)
     assert len(heard) == 5  # another judge's verdicts are not its own
     assert second["between"]["j, k"]["style"]["agreement"][0] == 0.75
