@@ -62,6 +62,11 @@ def agreement(found: dict[str, Any]) -> float:
     return float(np.mean([found[axis]["agreement"][0] for axis in ("subject", "style")]))
 
 
+def kappa(found: dict[str, Any]) -> float:
+    """Return Cohen's κ on merged pictures, the mean of subjects and styles."""
+    return float(np.mean([found[axis]["kappa"] for axis in ("subject", "style")]))
+
+
 def recorded(scale: str) -> Facts:
     """Return what the trial found."""
     run = trial(scale)
@@ -184,12 +189,12 @@ def ranking(scale: str) -> Styler:
         for judge, who in ((ONE, "one"), (SEVERAL, "eight")):
             found = run["compared"][judge][name]
             row |= {
-                f"same ({who})": agreement(found),
+                f"same, κ ({who})": f"{agreement(found):.0%}, {kappa(found):.2f}",
                 f"ranks ({who})": interval(found["rank correlation"], ".2f"),
                 f"swaps ({who})": len(found["swapped"]),
             }
         rows.append(row)
-    return table(rows, {f"same ({who})": ".0%" for who in ("one", "eight")})
+    return table(rows)
 
 
 def counts(scale: str) -> Styler:
