@@ -29,6 +29,11 @@ ROWS = {
 """The rows of the plan, and what their facts are called."""
 OLD = ("ziplora", "joint", "lorarar", "ties-delta", "direct")
 """Rows of the scoreboard that stand beside them."""
+DUELS = (
+    *(("RegMean, own inputs", other) for other in ("sum at 0.7", "place alone", "lorarar", "ziplora")),
+    *((one, "sum at 0.7") for one in ("ziplora", "lorarar", "LoRA.rar, converged", "place alone")),
+)
+"""Whose difference is told."""
 RECORDS = {"critic": "scoreboard", "mars2": "scoreboard_mars2"}
 COLOURS = {"RegMean, own inputs": MERGED, "LoRA.rar, converged": OTHER, "sum at 0.7": STYLE}
 
@@ -43,26 +48,13 @@ def scores(scale: str = "shoebox", judge: str = "critic") -> dict[str, np.ndarra
 def facts(scale: str = "shoebox") -> dict[str, float]:
     """Return shares and differences by the critic, and the shares by the miniature."""
     found, by_text = scores(scale), scores(scale, "mars2")
-    told = {name: found[name].mean() for name in found}
-    values = {f"late_{short}": told[name] for name, short in ROWS.items()}
-    values |= {f"late_{m.replace('-', '_')}": told[m] for m in OLD}
-    values |= {f"mars2_{short}": by_text[name].mean() for name, short in ROWS.items()}
-    values |= {f"mars2_{m.replace('-', '_')}": by_text[m].mean() for m in OLD}
-    for one, other in (
-        ("RegMean, own inputs", "sum at 0.7"),
-        ("RegMean, own inputs", "place alone"),
-        ("RegMean, own inputs", "lorarar"),
-        ("RegMean, own inputs", "ziplora"),
-        ("lorarar", "sum at 0.7"),
-        ("LoRA.rar, converged", "sum at 0.7"),
-        ("ziplora", "sum at 0.7"),
-        ("place alone", "sum at 0.7"),
-    ):
+    values = {"late_regmean": found["RegMean, own inputs"].mean(), "late_tuned": found["sum at 0.7"].mean()}
+    for one, other in DUELS:
+        lead = crossed(found[one] - found[other])
         name = f"{ROWS.get(one, one)}_over_{ROWS.get(other, other)}"
-        values |= contests.ends(name, [100 * end for end in crossed(found[one] - found[other])])
-    for one in ("lorarar", "converged", "table"):
-        values[f"{one}_behind_tuned"] = -values[f"{one}_over_tuned"]
-    return values
+        values |= contests.ends(name, [100 * end for end in lead])
+    names = ROWS | {m: m for m in ("ziplora", "joint", "lorarar")}
+    return values | {f"mars2_{short}": by_text[name].mean() for name, short in names.items()}
 
 
 def rows_table(scale: str = "shoebox") -> Styler:
