@@ -27,6 +27,12 @@ SPLITS = ("train", "validation", "test")
 READS = ("columns", "invariants")
 """What a network reads of a pair: entries of two columns (LoRA.rar), or how the two stand to each other."""
 
+WORDINGS = (
+    "paper", "code", "explained", "short", "swapped", "strict", "lenient", "telegram", "first", "plain",
+    "opposite",
+)  # fmt: skip
+"""Of a judge's questions: the supplement's, that of the authors' code, and others (`judging.wordings`)."""
+
 CONTEXTS = ("none", "moments", "attention", "blind")
 """What a column's answer knows of its layer's other columns: nothing; mean and standard deviation of their
 invariants; whatever attention over them finds."""
@@ -364,6 +370,8 @@ class SeriesOptions(GenerateOptions):
 class JudgeOptions(Options):
     """All options of a judge: of one on this machine, and of one that is served."""
 
+    wording: str = option("paper", "of the questions", choices=WORDINGS)
+    temperature: float = option(0.0, "of the answers; 0 takes the likeliest", least=0)
     batch_size: int = option(16, "on this machine: questions at once", least=1)
     model: str | None = option(None, "of a server: which of its models; default: the first")
     timeout: float = option(60.0, "of a server: seconds until a request counts as failed", above=0)

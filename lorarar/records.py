@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lorarar.atomic import atomic
 from lorarar.scales import data_folder
 from lorarar.stamp import ROOT, commit, machine, sha256, today
@@ -42,6 +44,21 @@ def recorded(name: str) -> Recorded:
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     return Recorded(name, content["values"], {key: content[key] for key in PROVENANCE})
+
+
+def sheet(name: str, columns: int) -> np.ndarray:
+    """Return the pictures of a recorded run, ``data/recorded/<name>.png``, as (rows, columns, h, w, 3) uint8.
+
+    Args:
+        name: of the run. That of an experiment has one row for each pair, one column for each method.
+        columns: how many pictures stand side by side; all are square.
+    """
+    from PIL import Image
+
+    with Image.open(data_folder() / "recorded" / f"{name}.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    side = pixels.shape[1] // columns
+    return pixels.reshape(pixels.shape[0] // side, side, columns, side, 3).swapaxes(1, 2)
 
 
 def save_recorded(

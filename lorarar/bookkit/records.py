@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lorarar.bookkit.style import judge_of
-from lorarar.records import PROVENANCE, Recorded, recorded, suffix
-from lorarar.scales import data_folder
+from lorarar.records import PROVENANCE, Recorded, recorded, sheet, suffix
 from lorarar.stamp import ROOT, sha256
+
+__all__ = ["experiment", "provenance", "recorded", "sheet", "suffix"]
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -35,21 +34,6 @@ def experiment(split: str, scale: str = "shoebox") -> tuple[Recorded, dict[str, 
 
     run = recorded(f"experiment_{split}{suffix(scale)}")
     return run, from_record(run, judge_of(scale))
-
-
-def sheet(name: str, columns: int) -> np.ndarray:
-    """Return the pictures of a recorded run, ``data/recorded/<name>.png``, as (rows, columns, h, w, 3) uint8.
-
-    Args:
-        name: of the run. That of an experiment has one row for each pair, one column for each method.
-        columns: how many pictures stand side by side; all are square.
-    """
-    from PIL import Image
-
-    with Image.open(data_folder() / "recorded" / f"{name}.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
-    side = pixels.shape[1] // columns
-    return pixels.reshape(pixels.shape[0] // side, side, columns, side, 3).swapaxes(1, 2)
 
 
 def provenance(*names: str) -> Styler:

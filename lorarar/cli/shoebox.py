@@ -141,6 +141,12 @@ def add_shoebox(commands: Commands) -> None:
         help="critic, judge: share of groups of drawings in which one thing is changed; default: 0",
     )
     parser.add_argument(
+        "--wordings",
+        choices=("paper", "several"),
+        default="paper",
+        help="judge: the questions in the paper's words, or in eight ways by lot; default: %(default)s",
+    )
+    parser.add_argument(
         "--each", type=int, metavar="N", default=6, help="changed: pictures of a case, twice; default: 6"
     )
     parser.add_argument(
@@ -162,6 +168,10 @@ def _shoebox(options: argparse.Namespace) -> None:
         raise ValueError(f"--changed must be at least 0 and below 1, not {options.changed:g}")
     if options.portraits and options.step != "critic":
         raise ValueError("--portraits goes with the step critic")
+    if options.wordings != "paper" and options.step != "judge":
+        raise ValueError("--wordings goes with the step judge")
+    if options.wordings != "paper" and (options.changed or not options.init):
+        raise ValueError("--wordings several teaches a judge its words: add --init DIR, and no --changed")
     if options.step == "critic" and options.init and not options.portraits:
         raise ValueError("--init goes with the step critic only where it names attributes: add --portraits")
     starts = {
@@ -190,7 +200,7 @@ def _shoebox(options: argparse.Namespace) -> None:
 
     if options.step in ("judge", "dino"):
         from lorarar.shoebox.models.dino import train_dino
-        from lorarar.shoebox.models.judge_training import train_judge
+        from lorarar.shoebox.models.judge_training import train_judge, train_words
 
     if options.step == "strangers" and not options.out:
         raise ValueError("strangers need a folder of their own: add --out DIR")
@@ -216,7 +226,8 @@ def _shoebox(options: argparse.Namespace) -> None:
     if options.step in _MORE:
         print(json.dumps(_MORE[options.step](options, out, device, groups), indent=1))
         return
-    recipe = scaled("namer" if options.portraits else options.step, options.steps)
+    several = options.wordings == "several"
+    recipe = scaled("namer" if options.portraits else "words" if several else options.step, options.steps)
     arguments = (out, options.checkpoints, recipe, options.seed, device, groups)
     trained = {
         "clip": lambda: train_clip(*arguments),
@@ -227,7 +238,11 @@ def _shoebox(options: argparse.Namespace) -> None:
             else critic_training.train_critic(*arguments, changed=options.changed)
         ),
         "base": lambda: train_base(*arguments, init=options.init),
-        "judge": lambda: train_judge(*arguments, init=options.init, changed=options.changed),
+        "judge": lambda: (
+            train_words(*arguments, init=options.init)
+            if several
+            else train_judge(*arguments, init=options.init, changed=options.changed)
+        ),
         "dino": lambda: train_dino(*arguments),
     }[options.step]()
     print(json.dumps(trained, indent=1))

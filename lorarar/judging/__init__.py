@@ -4,6 +4,7 @@ from lorarar.judging.judges import find_judge, judge_files, remembered
 from lorarar.judging.local import local_judge
 from lorarar.judging.mars2 import (
     IMAGE,
+    PAPER,
     STYLE_PROMPT,
     SUBJECT_PROMPT,
     SYSTEM,
@@ -11,6 +12,7 @@ from lorarar.judging.mars2 import (
     Axis,
     Question,
     Verdicts,
+    Wording,
     conversation,
     judge,
     majority,
@@ -28,17 +30,21 @@ from lorarar.judging.similarity import (
     measure_files,
     text_similarity,
 )
+from lorarar.judging.wordings import WORDINGS
 
 __all__ = [
     "IMAGE",
+    "PAPER",
     "STYLE_PROMPT",
     "SUBJECT_PROMPT",
     "SYSTEM",
+    "WORDINGS",
     "Ask",
     "Axis",
     "Encoder",
     "Question",
     "Verdicts",
+    "Wording",
     "by_pair",
     "conversation",
     "embed_images",

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from lorarar.judging.mars2 import Ask, Axis, Question, conversation
+from lorarar.judging.mars2 import IMAGE, PAPER, Ask, Axis, Question, Wording, conversation, meant, shown
 from lorarar.judging.served import first_line
+from lorarar.judging.wordings import WORDINGS
 from lorarar.options import JudgeOptions
 from lorarar.pipelines import find_device, quiet
 
@@ -50,7 +51,7 @@ def load_processor(source: str | Path) -> ProcessorMixin:
             raise ValueError(f"cannot load the processor of {source}: {first_line(error)}") from error
 
 
-def render(processor: ProcessorMixin, axis: Axis, style: str = "") -> str:
+def render(processor: ProcessorMixin, axis: Axis, style: str = "", wording: Wording = PAPER) -> str:
     """Write a question with the model's chat template, ready for its answer, each image where it belongs.
 
     Some templates (LLaVA-OneVision's own) move all images to the front; then the images' token is put into
@@ -60,10 +61,16 @@ def render(processor: ProcessorMixin, axis: Axis, style: str = "") -> str:
         ValueError: the model has no chat template, or none that takes two images.
     """
     token = getattr(processor, "image_token", None) or "<image>"
+    expected = [
+        token if part is IMAGE else part.replace("{style}", style).strip()
+        for part in (wording.subject if axis == "subject" else wording.style)
+    ]
     try:
-        text = processor.apply_chat_template(conversation(axis, style), add_generation_prompt=True)
-        if not _in_order(text, axis, token):
-            said = conversation(axis, style, lambda: {"type": "text", "text": token})
+        text = processor.apply_chat_template(
+            conversation(axis, style, wording=wording), add_generation_prompt=True
+        )
+        if not _in_order(text, expected, token):
+            said = conversation(axis, style, lambda: {"type": "text", "text": token}, wording)
             joined = "".join(part["text"] for part in said[1]["content"])
             said[1]["content"] = [{"type": "text", "text": joined}]
             text = processor.apply_chat_template(said, add_generation_prompt=True)
@@ -71,16 +78,20 @@ def render(processor: ProcessorMixin, axis: Axis, style: str = "") -> str:
         raise ValueError(
             f"cannot write the question with the model's template: {first_line(error)}"
         ) from error
-    if not _in_order(text, axis, token):
+    if not _in_order(text, expected, token):
         raise ValueError(f"the model's chat template does not take two images: {token!r} is not in place")
     return text
 
 
-def _in_order(text: str, axis: Axis, token: str) -> bool:
-    """Tell whether a rendered prompt has the reference and the test image each after its heading."""
-    heading = "Support image:" if axis == "subject" else "Example image in"
-    places = [text.find(heading), text.find(token), text.find("\nTest image:"), text.rfind(token)]
-    return text.count(token) == 2 and -1 < places[0] < places[1] < places[2] < places[3]
+def _in_order(text: str, parts: Sequence[str], token: str) -> bool:
+    """Tell whether a rendered prompt has the parts of the question one after the other, and two images."""
+    end = 0
+    for part in parts:
+        start = text.find(part, end)
+        if start < 0:
+            return False
+        end = start + len(part)
+    return text.count(token) == 2
 
 
 def local_judge(
@@ -94,12 +105,17 @@ def local_judge(
     """Load an image-text model that judges: a folder or a hub's id, the shoebox's miniature or LLaVA-Critic.
 
     Any model that `AutoModelForImageTextToText` knows and whose chat template takes two images. Decoding is
-    greedy. On a CPU it computes in float32.
+    greedy unless there is a temperature; then answers are drawn with torch's generator. On a CPU it computes
+    in float32.
 
     Raises:
         ValueError: in one line: an option is out of range, it cannot be loaded, or it is not such a model.
     """
-    batch_size = JudgeOptions.of(options, **changes).batch_size
+    o = JudgeOptions.of(options, **changes)
+    batch_size, wording = o.batch_size, WORDINGS[o.wording]
+    drawn = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if o.temperature:
+        drawn = {"do_sample": True, "temperature": o.temperature, "top_p": 1.0, "top_k": 0}
     where = find_device(device)
     processor = load_processor(source)
     with quiet():
@@ -117,7 +133,7 @@ def local_judge(
     def prompt(question: Question) -> str:
         key = question.axis, question.style
         if key not in prompts:
-            prompts[key] = render(processor, *key)
+            prompts[key] = render(processor, *key, wording)
         return prompts[key]
 
     @torch.inference_mode()
@@ -126,18 +142,17 @@ def local_judge(
         starts = tqdm(range(0, len(questions), batch_size), "judge", unit="batch", disable=not progress)
         for start in starts:
             some = questions[start : start + batch_size]
-            pictures = [[Image.fromarray(q.reference), Image.fromarray(q.image)] for q in some]
+            pictures = [[Image.fromarray(image) for image in shown(q, wording)] for q in some]
             inputs = processor(
                 text=[prompt(q) for q in some], images=pictures, padding=True, return_tensors="pt"
             ).to(where)
             if "pixel_values" in inputs:
                 inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
             with quiet():
-                said = model.generate(
-                    **inputs, max_new_tokens=8, do_sample=False, temperature=None, top_p=None, top_k=None
-                )
+                said = model.generate(**inputs, max_new_tokens=8, **drawn)
             said = said[:, inputs["input_ids"].shape[1] :]
-            answers += [a.strip() for a in processor.batch_decode(said, skip_special_tokens=True)]
+            texts = processor.batch_decode(said, skip_special_tokens=True)
+            answers += [meant(text.strip(), wording) for text in texts]
         return answers
 
     return ask

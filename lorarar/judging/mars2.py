@@ -42,6 +42,22 @@ STYLE_PROMPT: tuple[Any, ...] = (
 )
 
 
+class Wording(NamedTuple):
+    """A way to ask both questions.
+
+    subject, style: parts of the prompt, texts and twice `IMAGE`; "{style}" stands for the style's words.
+    swapped: the image to be judged comes first, then the reference. opposite: Yes says that it is not shown.
+    """
+
+    subject: tuple[Any, ...]
+    style: tuple[Any, ...]
+    swapped: bool = False
+    opposite: bool = False
+
+
+PAPER = Wording(SUBJECT_PROMPT, STYLE_PROMPT)
+
+
 class Question(NamedTuple):
     """One thing to ask: does `image` show what `reference` shows? Images are (h, w, 3) uint8.
 
@@ -58,10 +74,13 @@ Ask = Callable[[Sequence[Question]], list[str]]
 """A judge: one answer in words for each question."""
 
 
-def conversation(axis: Axis, style: str = "", image: Callable[[], dict] | None = None) -> list[dict]:
+def conversation(
+    axis: Axis, style: str = "", image: Callable[[], dict] | None = None, wording: Wording = PAPER
+) -> list[dict]:
     """Write a question as the messages that chat templates and endpoints take.
 
-    image: gives the content part for the next image; a bare ``{"type": "image"}`` unless told otherwise.
+    image: gives the content part for the next image, in the wording's order; a bare ``{"type": "image"}``
+    unless told otherwise. wording: how to ask; the paper's way unless told otherwise.
 
     Raises:
         ValueError: the axis is neither "subject" nor "style", or a style has no words.
@@ -71,7 +90,7 @@ def conversation(axis: Axis, style: str = "", image: Callable[[], dict] | None =
     if axis == "style" and not style.strip():
         raise ValueError('a question about style needs the words for it, such as "oil painting"')
     parts = []
-    for part in SUBJECT_PROMPT if axis == "subject" else STYLE_PROMPT:
+    for part in wording.subject if axis == "subject" else wording.style:
         if part is IMAGE:
             parts.append(image() if image else {"type": "image"})
         else:
@@ -85,6 +104,19 @@ def conversation(axis: Axis, style: str = "", image: Callable[[], dict] | None =
 def said_yes(answer: str) -> bool:
     """Read an answer as the paper's code does: Yes if "yes" is anywhere in it."""
     return "yes" in answer.lower()
+
+
+def meant(answer: str, wording: Wording) -> str:
+    """Return an answer as if the question had been whether it is shown: Yes and No change places if not."""
+    if not wording.opposite:
+        return answer
+    return "No" if said_yes(answer) else "Yes" if "no" in answer.lower() else answer
+
+
+def shown(question: Question, wording: Wording) -> tuple[np.ndarray, np.ndarray]:
+    """Return a question's two images in the order in which the wording has them."""
+    pictures = question.reference, question.image
+    return pictures[::-1] if wording.swapped else pictures
 
 
 def shorten(text: str) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from lorarar.judging.mars2 import SYSTEM, Ask, Question, conversation, shorten
+from lorarar.judging.mars2 import SYSTEM, Ask, Question, conversation, meant, shorten, shown
+from lorarar.judging.wordings import WORDINGS
 from lorarar.options import JudgeOptions
 
 
@@ -86,21 +87,24 @@ def served_judge(
         raise ValueError(f"judge {url}{path}: {reason}") from None
 
     def answer(question: Question) -> str:
-        pictures = iter((question.reference, question.image))
+        wording = WORDINGS[o.wording]
+        pictures = iter(shown(question, wording))
         messages = conversation(
             question.axis,
             question.style,
             lambda: {"type": "image_url", "image_url": {"url": data_url(next(pictures))}},
+            wording,
         )
         messages[0]["content"] = SYSTEM  # not every server takes parts there
-        return call(
+        said = call(
             "/chat/completions",
             lambda: client.chat.completions.create(
-                model=name, messages=messages, temperature=0, max_tokens=8
+                model=name, messages=messages, temperature=o.temperature, max_tokens=8
             ),
             lambda reply: reply.choices[0].message.content,
             "choices[0].message.content",
-        ).strip()
+        )
+        return meant(said.strip(), wording)
 
     def ask(questions: Sequence[Question]) -> list[str]:
         nonlocal name

@@ -35,8 +35,8 @@ from lorarar.study.tuning import tuned
 from lorarar.study.verdicts import find_judge, judged
 
 RECORDED = (
-    "metrics", "times", "record", "tables", "judges", "tune", "ladder", "networks", "contest", "novelty",
-    "costs",
+    "metrics", "times", "record", "tables", "judges", "wordings", "tune", "ladder", "networks", "contest",
+    "novelty", "costs",
 )  # fmt: skip
 """Steps that write a record."""
 
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         ("record", "write verdicts, tables and sheets into data/recorded"),
         ("tables", "make a record's tables anew from its verdicts; nothing is drawn or judged"),
         ("judges", "let judges and metrics see drawings whose truth is known, and record that"),
+        ("wordings", "ask judges the same questions in other words, and record what they say"),
         ("tune", "let a judge see LoRA.rar's images by several hypernetworks, and record that"),
         (
             "ladder",
@@ -76,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--quiet", action="store_true", help="no progress bar, no report")
         if name in ("record", "judges"):
             step.add_argument("--judges", nargs="+", default=["critic", "mars2"], help="default: both")
+        if name == "wordings":
+            step.add_argument("--judges", nargs="+", default=["mars2", "critic"], help="default: both")
+            step.add_argument("--out", type=Path, metavar="DIR", help="default: runs/wordings/verdicts")
         if name == "contest":
             step.add_argument("plan", type=Path, metavar="PLAN", help="such as data/plans/strangers.json")
             step.add_argument("--measure", metavar="NAME", help="rho or a judge, in place of the plan's own")
@@ -83,8 +87,14 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument("--contest", metavar="NAME", default="strangers", help="its record, of ρ")
         if name in RECORDED:
             step.add_argument("--record", metavar="NAME", help="default: by step, split and scale")
-        if name == "judges":
-            step.add_argument("--each", type=int, default=6, metavar="N", help="default: %(default)s")
+        if name in ("judges", "wordings"):
+            step.add_argument(
+                "--each",
+                type=int,
+                default=6 if name == "judges" else 3,
+                metavar="N",
+                help="default: %(default)s",
+            )
         if name == "networks":
             step.add_argument(
                 "--recipes", nargs="+", metavar="NAME", choices=RECIPES, help=f"of: {'; '.join(RECIPES)}"
@@ -114,9 +124,9 @@ def _parser() -> argparse.ArgumentParser:
             source.add_argument(
                 "--coefficients", type=Path, metavar="FILE", nargs="+", help="or of files (`lorarar ziplora`)"
             )
-        if name == "tables":
+        if name in ("tables", "wordings"):
             step.add_argument("--split", choices=SPLITS, default="validation", help="default: %(default)s")
-        if name in ("tables", "judges", "ladder", "networks", "means"):
+        if name in ("tables", "judges", "wordings", "ladder", "networks", "means"):
             continue
         step.add_argument(
             "--world", type=Path, metavar="DIR", help="folders of your own pictures, with a world.json"
@@ -175,6 +185,9 @@ def _run(options: argparse.Namespace) -> None:
         return
     if options.step == "judges":
         say(steps.record_judges(options))
+        return
+    if options.step == "wordings":
+        say(steps.record_wordings(options))
         return
     if options.step == "ladder":
         say(steps.record_ladder(options))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lorarar.judging import load_encoder
-from lorarar.records import inside, recorded, save_recorded
+from lorarar.records import inside, recorded, save_recorded, sheet
 from lorarar.scales import data_folder, find_scale
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
@@ -43,6 +43,39 @@ def record_judges(options: argparse.Namespace) -> Path:
             file
             for name in ("judge", "critic", "clip", "dino")
             for file in sorted((data_folder() / "shoebox" / name).glob("*.safetensors"))
+        ),
+    )
+
+
+def record_wordings(options: argparse.Namespace) -> Path:
+    """Ask judges the same questions in other words, and record what they say."""
+    from lorarar.study import wordings
+
+    scale = find_scale(options.scale)
+    run = recorded(record_name(scale, f"experiment_{options.split}"))
+    methods = run["methods"]
+    found = wordings.trial(
+        {name: wordings.find(name, scale, options.device) for name in options.judges},
+        run,
+        sheet(run.name, len(methods)),
+        kept=options.out or Path("runs") / "wordings" / "verdicts",
+        each=options.each,
+        seed=options.seed,
+        progress=not options.quiet,
+    )
+    return save_recorded(
+        options.record or record_name(scale, "wordings"),
+        found,
+        command=f"lorarar study wordings --scale {scale.name} --split {options.split} --judges "
+        f"{' '.join(options.judges)} --each {options.each}",
+        seed=options.seed,
+        scale=scale.name,
+        inputs=inside(
+            [
+                *(data_folder() / "recorded" / f"{run.name}.{kind}" for kind in ("json", "png")),
+                *sorted((data_folder() / "shoebox" / "judge").glob("*.safetensors")),
+                *sorted((data_folder() / "shoebox" / "critic").glob("*.safetensors")),
+            ]
         ),
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lorarar.bookkit import board as boards
-from lorarar.bookkit import by_eye, figures, records
+from lorarar.bookkit import by_eye, figures, other_words, records
 from lorarar.bookkit.claims import Claim
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import GREY, HUES, SUBJECT, framed, name_of
@@ -40,7 +40,7 @@ def recorded(scale: str) -> Facts:
     card, exam = judge_card(scale), records.recorded(f"judges{records.suffix(scale)}")
     families = card["subject"]["hard, by family"]
     wrong = {a: exam["reports"][exam["chosen"]][a]["confusion"]["no, said yes"] for a in AXES}
-    return Facts(
+    own = Facts(
         single_subject=card["subject"]["balanced accuracy, hard"],
         single_style=card["style"]["balanced accuracy, hard"],
         family_glowing=families["glowing"],
@@ -48,7 +48,8 @@ def recorded(scale: str) -> Facts:
         family_most=max(families.values()),
         fooled_subject=wrong["subject"],
         fooled_style=wrong["style"],
-    ) | by_eye.recorded(scale)
+    )
+    return Facts(own, by_eye.recorded(scale), other_words.recorded(scale))
 
 
 def judge_card(scale: str) -> dict:
@@ -89,7 +90,7 @@ def live(follows: np.ndarray) -> Facts:
 
 def statements(f: Facts) -> dict[str, bool]:
     """Return each finding of the prose with whether it holds."""
-    return {
+    own = {
         "Glowing pictures are the hardest": f.family_glowing <= f.family_least,
         "The verdicts are those of the record": min(f.same_mars2, f.same_critic) >= 0.95,
         "The blur of the VAE alone costs the judges next to nothing": (
@@ -97,7 +98,8 @@ def statements(f: Facts) -> dict[str, bool]:
         ),
         "CLIP-T points to the wrong one of two images": f.follows_CLIP_T < 0.45,
         "CLIP-I is somewhat better than a coin": 0.5 < f.follows_CLIP_I < 0.7,
-    } | by_eye.statements(f)
+    }
+    return own | by_eye.statements(f) | other_words.statements(f)
 
 
 def claims(_: Facts) -> list[Claim]:

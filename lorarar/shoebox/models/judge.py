@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from transformers import (
     SwinConfig,
 )
 
-from lorarar.judging import conversation
+from lorarar.judging import PAPER, Wording, conversation
 from lorarar.judging.local import render, without_video
 from lorarar.shoebox.models import architectures
 from lorarar.shoebox.world import styles, world
@@ -39,14 +40,19 @@ TEMPLATE = (
 
 
 # --- the judge: architecture --------------------------------------------------------------------------
-def words() -> PreTrainedTokenizerFast:
-    """Build the tokenizer: a token for each word and mark of the questions, the styles and the answers."""
+def words(wordings: Sequence[Wording] = (PAPER,)) -> PreTrainedTokenizerFast:
+    """Build the tokenizer: a token for each word and mark of the questions, the styles and the answers.
+
+    What later wordings add comes last, so that a judge of the first keeps its ids.
+    """
     special = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
-    texts = ["system user assistant Yes No", *styles.FAMILIES]
-    for axis in ("subject", "style"):
-        for message in conversation(axis, "any"):
-            texts += [part.get("text", "") for part in message["content"]]
-    known = sorted({piece for text in texts for piece in re.findall(r"\w+|[^\w\s]+", text)})
+    known: dict[str, None] = {}
+    for wording in wordings:
+        texts = ["system user assistant Yes No", *styles.FAMILIES]
+        for axis in ("subject", "style"):
+            for message in conversation(axis, "any", wording=wording):
+                texts += [part.get("text", "") for part in message["content"]]
+        known |= dict.fromkeys(sorted({w for text in texts for w in re.findall(r"\w+|[^\w\s]+", text)}))
     model = WordLevel({piece: i for i, piece in enumerate([*special, *known])}, unk_token="<unk>")
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # the same expression
@@ -139,40 +145,44 @@ def glance(model: nn.Module, pixels: Tensor) -> Tensor:
 
 
 class Prompts(NamedTuple):
-    """The two questions for every family as tokens, padded on the right.
+    """The two questions for every family as tokens, padded on the right, wording after wording.
 
-    ids: (1 + families, length), the subject's question first; ends: (1 + families, 2), where the test image
-    ends and where the prompt does.
+    ids: (wordings · (1 + families), length), the subject's question first; ends: (…, 2), where the second
+    image ends and where the prompt does; swapped: (…,) bool, whether the first image is the one to be judged.
     """
 
     ids: Tensor
     ends: Tensor
+    swapped: Tensor
 
 
-def prompts(processor: LlavaOnevisionProcessor) -> Prompts:
+def prompts(processor: LlavaOnevisionProcessor, wordings: Sequence[Wording] = (PAPER,)) -> Prompts:
     """Tokenise the questions as the processor does, with as many tokens for an image as it takes."""
-    texts = [render(processor, "subject")]
-    texts += [render(processor, "style", family) for family in styles.FAMILIES]
+    asked = [("subject", ""), *(("style", family) for family in styles.FAMILIES)]
+    texts = [render(processor, *question, wording) for wording in wordings for question in asked]
     tokens, image = "<image>" * (SIDE * SIDE + 1), processor.image_token_id
     rows = [processor.tokenizer(text.replace("<image>", tokens)).input_ids for text in texts]
     length = max(map(len, rows))
     ids = torch.tensor([row + [processor.tokenizer.pad_token_id] * (length - len(row)) for row in rows])
     ends = [(max(i for i, token in enumerate(row) if token == image), len(row) - 1) for row in rows]
-    return Prompts(ids, torch.tensor(ends))
+    swapped = torch.tensor([wording.swapped for wording in wordings]).repeat_interleave(len(asked))
+    return Prompts(ids, torch.tensor(ends), swapped)
 
 
 def answer(model: nn.Module, asked: Prompts, which: Tensor, seen: Tensor) -> Tensor:
-    """Give the logits of the next word after the test image and after the prompt (q, 2, vocabulary).
+    """Give the logits of the next word after both images and after the prompt (q, 2, vocabulary).
 
     which: (q,) rows of the prompts; seen: (q, 2, SIDE² + 1, width), reference and image from `glance`.
     """
-    ids = asked.ids[which]
+    ends = asked.ends[which]
+    ids = asked.ids[which, : int(ends.max()) + 1]
     embedded = model.get_input_embeddings()(ids)
     place = (ids == model.config.image_token_id)[..., None]
+    seen = torch.where(asked.swapped[which, None, None, None], seen.flip(1), seen)
     embedded = embedded.masked_scatter(place, seen.to(embedded.dtype))
     # Prompts are padded on the right, so nothing that counts attends to the padding.
     hidden = model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    return model.lm_head(hidden[torch.arange(len(ids), device=ids.device)[:, None], asked.ends[which]])
+    return model.lm_head(hidden[torch.arange(len(ids), device=ids.device)[:, None], ends])
 
 
 # --- the judge: questions -----------------------------------------------------------------------------

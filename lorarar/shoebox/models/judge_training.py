@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorarar.judging import local_judge
+from lorarar.judging import WORDINGS, local_judge
+from lorarar.judging.wordings import TRAINED
 from lorarar.shoebox.models.critic import JUDGEMENT
 from lorarar.shoebox.models.critic_training import contrast, roughen, verify
 from lorarar.shoebox.models.examination import measure_judge
@@ -85,6 +87,26 @@ class Sight(nn.Module):
         return {"loss": sum(terms.values()), **terms}
 
 
+def spoken_rightly(
+    model: nn.Module, asked: Prompts, spoken: Tensor, several: Drill, seen: Tensor, way: int = 0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Ask half of the questions about what was seen: the loss of the answers, and how many are right by axis.
+
+    spoken: ids of No and Yes; seen: of all images, see `glance`; way: in which of the wordings of `asked`.
+    """
+    some = torch.randperm(len(several.yes))[: max(2, len(several.yes) // 2)]
+    several = Drill(*(column[some].to(seen.device) for column in several))
+    which = several.prompt + way * (1 + len(styles.FAMILIES))
+    pair = torch.stack([several.reference, several.image], 1)
+    spoke = answer(model, asked, which, seen[pair]).float()
+    # What the answer will be is known once both images have been seen: to ask for it there too makes the
+    # comparison, which is learned last, a shorter way.
+    wrong = F.cross_entropy(spoke.flatten(0, 1), spoken[several.yes.long()].repeat_interleave(2))
+    right = (spoke[:, 1, spoken].argmax(1) == several.yes).float()
+    style = several.prompt > 0
+    return wrong, {"subject": right[~style].mean(), "style": right[style].mean()}
+
+
 def train_judge(
     out: Path,
     run: Path,
@@ -125,24 +147,9 @@ def train_judge(
 
     def speak(indices: Tensor, step: int) -> dict[str, Tensor]:
         seen, true = look(indices), truth[indices]
-        several = drill(true)
-        some = torch.randperm(len(several.yes))[: max(2, len(several.yes) // 2)]
-        several = Drill(*(column[some] for column in several))
-        pair = torch.stack([several.reference, several.image], 1).to(device)
-        spoke = answer(model, asked, several.prompt.to(device), seen[pair]).float()
-        yes = several.yes.to(device)
-        # What the answer will be is known once the test image has been seen: to ask for it there too makes
-        # the comparison, which is learned last, a shorter way.
-        wrong = F.cross_entropy(spoke.flatten(0, 1), spoken[yes.long()].repeat_interleave(2))
-        right = (spoke[:, 1, spoken].argmax(1) == yes).float()
-        style = several.prompt.to(device) > 0
+        wrong, right = spoken_rightly(model, asked, spoken, drill(true), seen)
         eyes = sight(seen, true.to(device), said[indices].to(device))["loss"]
-        return {
-            "loss": wrong + 0.1 * eyes,
-            "eyes": eyes,
-            "subject": right[~style].mean(),
-            "style": right[style].mean(),
-        }
+        return {"loss": wrong + 0.1 * eyes, "eyes": eyes, **right}
 
     first = int(SIGHT * recipe.steps) if init is None else 0
     begin = replace(recipe, steps=first, batch=2 * recipe.batch, warmup=min(recipe.warmup, -(-first // 10)))
@@ -165,4 +172,67 @@ def train_judge(
     }
     ran = command("judge", recipe, seed, init) + (f" --changed {changed:g}" if changed else "")
     card(folder, "The judge: LLaVA-OneVision in miniature", ran, facts)
+    return facts
+
+
+def begin_from(model: nn.Module, old: nn.Module) -> None:
+    """Give a judge the weights of an old one, whose words are the first of its own; new words stay new."""
+    weights = old.state_dict()
+    for name, weight in model.state_dict().items():
+        if len(weights[name]) < len(weight):
+            weights[name] = torch.cat([weights[name], weight[len(weights[name]) :]])
+    model.load_state_dict(weights)
+
+
+def train_words(
+    out: Path,
+    run: Path,
+    recipe: Recipe = RECIPES["words"],
+    seed: int = 0,
+    device: str = "cpu",
+    groups: int = GROUPS,
+    *,
+    init: Path,
+    wordings: Sequence[str] = TRAINED,
+) -> dict:
+    """Teach a judge to answer in other words: each step's questions are in one of the wordings, by lot.
+
+    Its eyes stay as they are, so that two judges differ in the words that they know and in nothing else that
+    they see. init: the judge's folder; wordings: of `lorarar.judging.WORDINGS`, the first one that which it
+    knows. Writes `out`/judge.
+    """
+    images, _, truths = world.dataset(groups, seed)
+    truth = torch.from_numpy(truths).long()
+    torch.manual_seed(seed)
+    ways = [WORDINGS[name] for name in wordings]
+    tokenizer = words(ways)
+    both = processor(tokenizer)
+    model = llava(tokenizer)
+    begin_from(model, type(model).from_pretrained(init, dtype=torch.float32))
+    model.to(device)
+    if device == "cpu":
+        model.set_attn_implementation("eager")
+    asked = Prompts(*(part.to(device) for part in prompts(both, ways)))
+    spoken = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in ("No", "Yes")], device=device)
+
+    def speak(indices: Tensor, step: int) -> dict[str, Tensor]:
+        with torch.no_grad():
+            seen = glance(model, roughen(to_unit(images[indices.numpy()]).to(device)))
+        way = int(torch.randint(len(ways), ()))
+        wrong, right = spoken_rightly(model, asked, spoken, drill(truth[indices]), seen, way)
+        return {"loss": wrong, **right}
+
+    # The head of the language model is its embedding: the words that are read are those that are spoken.
+    learning = nn.ModuleList([model.model.language_model])
+    shared = {"run": run, "seed": seed, "device": device, "group": world.GROUP, "half": True}
+    spent = fit("judge-words", learning, speak, len(images), recipe, **shared)
+    folder = out / "judge"
+    model.to("cpu").half().save_pretrained(folder)
+    both.save_pretrained(folder)
+    measured = measure_judge(
+        local_judge(folder, device, batch_size=64), seed, folder / "mistakes.png", HELD_OUT
+    )
+    facts = {"seed": seed, "recipe": asdict(recipe), "wordings": list(wordings), **spent, **measured}
+    ran = command("judge", recipe, seed, init) + f" --groups {groups} --wordings several"
+    card(folder, "The judge, in several wordings", ran, facts)
     return facts

@@ -50,6 +50,7 @@ RECIPES: dict[str, Recipe] = {
     "critic": Recipe(3_000, 96, 1e-3, decay=0.5),
     "namer": Recipe(4_300, 64, 1e-3, decay=0.6),
     "judge": Recipe(10_400, 48, 1e-3, decay=0.5),
+    "words": Recipe(200, 24, 1e-3, warmup=20, decay=0.5),
     "dino": Recipe(2_000, 48, 1e-3, weight_decay=0.04),
 }
 
