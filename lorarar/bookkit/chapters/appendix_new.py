@@ -1,0 +1,140 @@
+"""The appendix on new things: other words for a merge, and concepts learnt from a single picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lorarar.bookkit import contests
+from lorarar.bookkit import style as look
+from lorarar.bookkit.claims import Claim, sign_verdict
+from lorarar.bookkit.facts import Facts
+from lorarar.bookkit.pictures import image_grid
+from lorarar.hypernet import load_network
+from lorarar.merging import merge
+from lorarar.pipelines import generate, load_pipeline, loaded
+from lorarar.shoebox import zoo
+from lorarar.train import own_inputs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAIR = ("bear plushie", "watercolor painting #1")
+RECIPE = "the same, inputs of rms 1"
+"""Of LoRA.rar's network, trained to its end."""
+WATERCOLOUR = "watercolor painting style"
+PROMPTS = (
+    f"a sks plushie in {WATERCOLOUR}",
+    f"a green sks plushie in {WATERCOLOUR}",
+    f"a blue and white sks plushie in {WATERCOLOUR}",
+    "a sks plushie",
+    "a sks plushie in wooden sculpture style",
+    f"a sks cat in {WATERCOLOUR}",
+)
+"""The pair's own prompt, and five others."""
+COLOURED = {"green": (1, 1), "blue": (2, 2)}
+"""Words of colour: the prompt that has one, and the channel that it should raise."""
+CONCEPTS = ("toaster", "tv", "sofa", "cyberpunk")
+"""LoRA.rar, §A2.5: three pieces of furniture and a style."""
+ROWS = {
+    "LoRA.rar, as shipped": "shipped",
+    "LoRA.rar, converged": "rar",
+    "ZipLoRA": "zip",
+    "sum at 0.7": "sum",
+}
+"""The rows whose means are told."""
+HUES = {"ZipLoRA": look.SUBJECT, "invariants": look.MERGED, "sum at 0.7": look.STYLE}
+HUES |= dict.fromkeys(("LoRA.rar, as shipped", "LoRA.rar, converged"), look.OTHER)
+
+
+def recorded(scale: str = "shoebox") -> Facts:
+    """Return the numbers from shipped files: the contest on new concepts."""
+    rows = contests.means("new_concepts", scale)
+    facts = {f"new_{key}": rows[row].value for row, key in ROWS.items()}
+    leads = contests.leads("new_concepts", scale)
+    facts |= contests.ends("rar_over_zip", [100 * end for end in leads["LoRA.rar, converged", "ZipLoRA"]])
+    facts["shipped_over_zip_low"] = leads["LoRA.rar, as shipped", "ZipLoRA"].low
+    facts["rar_over_sum_low"] = leads["LoRA.rar, converged", "sum at 0.7"].low
+    return Facts(facts)
+
+
+def drawn(scale: str, seed: int = 0) -> dict[str, list[np.ndarray]]:
+    """Draw `PROMPTS` from one noise by two merges of `PAIR`: {merge: [(h, w, 3) uint8, …]}."""
+    pipe, (content, style) = load_pipeline(scale), zoo.load_pair(*PAIR)
+    asked = {"pictures": 2, "drawing_steps": 2} if scale == "smoke" else {}
+    things = [f"a {thing} in {WATERCOLOUR}" for thing in ("dog", "vase", "can")]
+    inputs = own_inputs(pipe, content, "a sks plushie", **asked), own_inputs(pipe, style, things, **asked)
+    network = load_network(contests.shipped(RECIPE))
+    merges = {
+        "RegMean": merge(content, style, "regmean", inputs=inputs),
+        "LoRA.rar": merge(content, style, "lorarar", hypernetwork=network, **network.merge_options),
+    }
+    pictures = {}
+    for name, merged in merges.items():
+        with loaded(pipe, merged):
+            pictures[name] = [generate(pipe, prompt, seed + 3)[0] for prompt in PROMPTS]
+    return pictures
+
+
+def live(pictures: Mapping[str, Sequence[np.ndarray]]) -> Facts:
+    """Return how far a word of colour raises its channel over the other two, in grey levels of 256, by merge.
+
+    Args:
+        pictures: of `PROMPTS`, by merge, from one noise, each (h, w, 3).
+    """
+    facts = {}
+    for name, shown in pictures.items():
+        for word, (place, channel) in COLOURED.items():
+            gain = (_excess(shown[place], channel) - _excess(shown[0], channel)).mean()
+            facts[f"{contests.key(name)}_{word}"] = float(gain)
+    return Facts(facts)
+
+
+def _excess(image: np.ndarray, channel: int) -> np.ndarray:
+    """Return by how much a channel exceeds the mean of the other two: (h, w)."""
+    levels = image.astype(float)
+    return 1.5 * (levels[..., channel] - levels.mean(-1))
+
+
+def statements(facts: Facts) -> dict[str, bool]:
+    """Return the findings of the prose, each by a fragment of it."""
+    f = facts
+    return {
+        "Both follow the words": min(f[f"{m}_{w}"] for m in ("regmean", "rar") for w in COLOURED) > 2,
+        "Nothing is settled": max(f.rar_over_zip_low, f.shipped_over_zip_low, f.rar_over_sum_low) <= 0,
+        "All ways to merge are right in few images": f.new_rar < 0.25 and f.new_rar > f.new_shipped,
+    }
+
+
+def claims(facts: Facts) -> list[Claim]:
+    """Return the paper's claim that the page examines."""
+    f = facts
+    return [
+        Claim(
+            "new_concepts",
+            "On new kinds of things, each learnt from a single image, LoRA.rar outperforms ZipLoRA",
+            "LoRA.rar, supplement §A2.5: 0.8 against 0.6",
+            f"{f.new_rar:.0%} of the images are right by the network trained to its end, {f.new_shipped:.0%} "
+            f"as shipped, {f.new_zip:.0%} by ZipLoRA: a difference of {f.rar_over_zip:+.0f} points "
+            f"({f.rar_over_zip_low:+.0f} to {f.rar_over_zip_high:+.0f}).",
+            sign_verdict(f.rar_over_zip_low, f.rar_over_zip_high),
+        ),
+    ]
+
+
+def prompts_figure(pictures: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+    """Show what merges draw for `PROMPTS`: a row for each merge."""
+    return image_grid(np.array([list(row) for row in pictures.values()]), rows=[*pictures])
+
+
+def concepts_figure() -> Figure:
+    """Show the one picture that each of the new concepts was learnt from."""
+    shown = [zoo.pictures(name, 1)[0][0] for name in CONCEPTS]
+    return image_grid(np.array(shown), titles=CONCEPTS)
+
+
+def contest_figure(scale: str = "shoebox") -> Figure:
+    """Show the share of the new concepts' images that are right, by row, with intervals."""
+    return contests.contest_figure("new_concepts", scale, colours=HUES)
