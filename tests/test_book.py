@@ -151,6 +151,12 @@ def test_no_measurement_is_typed_into_prose(page):
     assert [line for text in texts for line in typed_measurements(text)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_no_comment_begins_a_line_of_prose(page):
+    """What follows it on that line is shown as it is written, roles and all."""
+    assert re.findall(r"^<!--.*?-->.+", page.read_text(), re.MULTILINE) == []
+
+
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [
