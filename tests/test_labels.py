@@ -133,6 +133,7 @@ def test_the_command_refuses_a_fault_with_status_two(tmp_path, capsys):
     assert error.count("\n") == 1 and "199 pictures have no label, the first is 2" in error
 
 
+@pytest.mark.slow
 def test_the_shipped_labels_agree_with_themselves_and_not_quite_with_their_second_time(capsys):
     assert main(["study", "labels", "agree", str(labelling.folder() / "eye.csv")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -211,6 +212,7 @@ def test_kinds_are_counted_for_each_method():
     assert found == {"x": {"none": 2, "repeat": 1}, "y": {"repeat": 1, "style: other": 1}}
 
 
+@pytest.mark.slow
 def test_what_is_compared_is_what_was_counted_by_hand():
     pictures = [picture._replace(method="ab"[i % 2]) for i, picture in enumerate(pairs(2, 2, 2))]
     yes = np.array([1, 1, 0, 0, 1, 0, 0, 0], bool)
