@@ -120,7 +120,7 @@ def statements(f: Facts) -> dict[str, bool]:
             abs(f.labels_faultless_critic - f.labels_smeared_critic) < 0.15
             and abs(f.labels_faultless_mars2 - f.labels_smeared_mars2) < 0.15
         ),
-        "both intervals contain the coin": all(
+        "both intervals contain one half": all(
             f[f"labels_within_{judge}_low"] < 0.5 < f[f"labels_within_{judge}_high"] for judge in JUDGES
         ),
         "Most failures are of two kinds": f.labels_colours + f.labels_smeared > 0.7 * f.labels_faulty,

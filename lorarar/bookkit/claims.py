@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from lorarar.bookkit.sources import chapters, module_of, number
+from lorarar.bookkit.sources import appendices, chapters, module_of, number
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -75,10 +75,13 @@ def claims_table(claims: Iterable[Claim]) -> Styler:
 
 
 def all_claims(scale: str = "shoebox") -> list[tuple[int, Claim]]:
-    """Return (chapter, claim) of the whole book, from recorded runs and ledgers; no chapter is run."""
+    """Return (chapter, claim) of the whole book, from recorded runs and ledgers; no chapter is run.
+
+    An appendix is chapter 0.
+    """
     from lorarar.bookkit.ledger import known
 
-    with_module = [(path, module_of(path)) for path in chapters()]
+    with_module = [(path, module_of(path)) for path in (*chapters(), *appendices())]
     return [
         (number(path) or 0, claim)
         for path, module in with_module
@@ -93,7 +96,7 @@ def all_claims_table(scale: str = "shoebox") -> Styler:
 
     rows = [
         {
-            "Chapter": chapter,
+            "Chapter": chapter or "appendix",
             "Claim": c.text,
             "Source": c.source,
             "Measured here": c.measured,

@@ -57,6 +57,13 @@ def facts(scale: str = "shoebox") -> dict[str, float]:
     return values | {f"mars2_{short}": by_text[name].mean() for name, short in names.items()}
 
 
+def lead_of_ziplora(scale: str = "shoebox") -> dict[str, float]:
+    """Return by how many points ZipLoRA is ahead of the sum at 0.7 on the test pairs, as facts."""
+    found = scores(scale)
+    lead = crossed(found["ziplora"] - found["sum at 0.7"])
+    return contests.ends("test_lead", [100 * end for end in lead])
+
+
 def rows_table(scale: str = "shoebox") -> Styler:
     """Show every row by both judges, and how far it is ahead of the sum at 0.7, best first."""
     found, by_text = scores(scale), scores(scale, "mars2")

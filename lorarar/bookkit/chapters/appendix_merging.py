@@ -217,7 +217,7 @@ def statements(f: Facts) -> dict[str, bool]:
             f.factors_half_subject > f.lot_half_subject and f.factors_half_style > f.lot_half_style
         ),
         "At rank 16 the sum loses nothing": f.lost_sum < 1e-4 < f.lost_ties < f.lost_dare,
-        "None of the four is ahead of the sum": (
+        "None of the four new ones is ahead of the sum": (
             max(f.rival_est_low, f.rival_switch_low, f.rival_composite_low, f.rival_dynamic_low) <= 0
         ),
         "both intervals lie below zero": max(f.rival_est_high, f.rival_dynamic_high) < 0,

@@ -201,13 +201,13 @@ def statements(f: Facts) -> dict[str, bool]:
             f.regmean_over_ziplora_low < 0 < f.regmean_over_ziplora_high and f.regmean_over_lorarar_low > 0
         ),
         "It is ahead of the sum at 0.7 by": f.regmean_over_tuned_low > 0 and f.regmean_over_table_low > 0,
-        "it is as good, and needs neither the pictures nor an optimisation": (
+        "not shown to be worse, and needs neither the pictures nor an optimisation": (
             f.regmean_over_ziplora_low > -3 and f.regmean_over_ziplora > 0
         ),
-        "is not more than volume, as far as can be seen": (
+        "is not shown to be worth more than volume": (
             max(f.lorarar_over_tuned_low, f.converged_over_tuned_low, f.table_over_tuned_low) < 0
         ),
-        "it, too, has RegMean and ZipLoRA in front": (
+        "also has RegMean and ZipLoRA in front": (
             min(f.mars2_regmean, f.mars2_ziplora)
             > max(f.mars2_lorarar, f.mars2_tuned, f.mars2_table, f.mars2_converged, f.mars2_joint)
         ),

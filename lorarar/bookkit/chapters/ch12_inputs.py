@@ -187,7 +187,7 @@ def statements(facts: Facts) -> dict[str, bool]:
         ),
         "is not ahead of it in pictures": f.sight_table_over_sum_low < 0,
         "find them level": f.board_zip_low < 0 < f.board_zip_high,
-        "Three individuals cannot tell RegMean from ZipLoRA": (
+        "Three individuals are too few to tell RegMean from ZipLoRA": (
             f.sight_over_zip_low < 0 < f.sight_over_zip_high
         ),
         "None of the intervals leaves zero out": f.signs_open == f.signs,
