@@ -34,14 +34,16 @@ def panels(count: int, height: float = 3.4, *, sharey: bool = False) -> tuple[Fi
     return figure, list(np.atleast_1d(axes))
 
 
-def legend_below(figure: Figure, columns: int = 2) -> None:
-    """Put one legend under all panels, each label once."""
+def legend_below(figure: Figure, columns: int = 2, enlarge: float = 1) -> None:
+    """Put one legend under all panels, each label once; small dots are enlarged in it."""
     entries = {
         label: handle
         for axes in figure.axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=columns, markerscale=enlarge
+    )
 
 
 def heat_maps(

@@ -12,7 +12,7 @@ import numpy as np
 
 from lorarar.bookkit import board as boards
 from lorarar.bookkit import contests, figures
-from lorarar.bookkit.style import DIRECT, HUES, INK, MERGED, OTHER, STYLE, interval, name_of, points
+from lorarar.bookkit.style import GREY, HUES, INK, interval, name_of, points
 from lorarar.bookkit.tables import table
 from lorarar.study.statistics import crossed
 
@@ -35,7 +35,6 @@ DUELS = (
 )
 """Whose difference is told."""
 RECORDS = {"critic": "scoreboard", "mars2": "scoreboard_mars2"}
-COLOURS = {"RegMean, own inputs": MERGED, "LoRA.rar, converged": OTHER, "sum at 0.7": STYLE}
 
 
 def scores(scale: str = "shoebox", judge: str = "critic") -> dict[str, np.ndarray]:
@@ -83,5 +82,5 @@ def rows_table(scale: str = "shoebox") -> Styler:
 def rows_figure(scale: str = "shoebox") -> Figure:
     """Draw the share right of late rows and of those beside them with intervals, best first."""
     found = sorted(scores(scale).items(), key=lambda row: -row[1].mean())
-    colours = {name_of(m): HUES.get(m, INK) for m in OLD} | COLOURS | {name_of("direct"): DIRECT}
+    colours = {name_of(m): HUES.get(m, GREY) for m in OLD} | dict.fromkeys(ROWS, INK)
     return figures.forest({name_of(n): crossed(v) for n, v in found}, label="share right", colours=colours)

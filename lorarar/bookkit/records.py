@@ -37,18 +37,19 @@ def experiment(split: str, scale: str = "shoebox") -> tuple[Recorded, dict[str, 
 
 
 def provenance(*names: str) -> Styler:
-    """Return where recorded runs come from, one column for each; inputs that changed since are named."""
+    """Return where recorded runs come from, one below the other; inputs that changed since are named."""
     from lorarar.bookkit.tables import table
 
-    rows = []
+    rows: list[tuple[str, object]] = []
     for name in names:
         about = recorded(name).provenance
         changed = [path for path, mark in about["inputs"].items() if sha256(ROOT / path) != mark]
-        row = {key: about[key] for key in PROVENANCE if key != "inputs"}
-        row["inputs"] = ", ".join(_by_folder(about["inputs"])) or "none"
-        rows.append(row | {"changed since": ", ".join(changed) or "none"})
-    columns = {name: list(row.values()) for name, row in zip(names, rows, strict=True)}
-    return table({"Recorded run": list(rows[0]), **columns}, kind="provenance")
+        rows.append(("name", name))
+        rows += [(key, about[key]) for key in PROVENANCE if key != "inputs"]
+        rows.append(("inputs", ", ".join(_by_folder(about["inputs"])) or "none"))
+        rows.append(("changed since", ", ".join(changed) or "none"))
+    keys, values = zip(*rows, strict=True)
+    return table({"Recorded run": keys, "": values}, kind="provenance")
 
 
 def _by_folder(paths: Iterable[str]) -> Iterator[str]:

@@ -125,7 +125,7 @@ def claims(facts: Facts) -> list[Claim]:
 
 
 def prompts_figure(pictures: Mapping[str, Sequence[np.ndarray]]) -> Figure:
-    """Show what merges draw for `PROMPTS`: the first three prompts with a row for each merge, then the rest."""
+    """Show what merges draw for `PROMPTS`: the first three, a row for each merge, then the rest."""
     half = len(PROMPTS) // 2
     rows = [(name, shown[i : i + half]) for i in (0, half) for name, shown in pictures.items()]
     return image_grid([shown for _, shown in rows], rows=[name for name, _ in rows])

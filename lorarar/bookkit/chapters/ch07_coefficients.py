@@ -338,7 +338,7 @@ def against_figure(p: Predictions, optimum: Gates, pair: Pair) -> Figure:
             ax.scatter(across, up, s=6, color=colour, alpha=0.5, linewidths=0, label=kind)
         ax.set(title=SIDES[side], xlabel="LoRA.rar")
     axes[0].set_ylabel("ZipLoRA")
-    legend_below(figure)
+    legend_below(figure, enlarge=4)
     return figure
 
 
