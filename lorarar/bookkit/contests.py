@@ -60,12 +60,12 @@ def leads(name: str, scale: str = "shoebox") -> dict[tuple[str, str], Entry]:
 def questions_table(name: str, scale: str = "shoebox") -> Styler:
     """Show the questions of a contest's plan, each with the lead and its answer, at margin zero."""
     run = recorded(f"{name}{suffix(scale)}")
-    form = "+.3f" if run["measure"] == "rho" else "+.0%"
+    by_error = run["measure"] == "rho"
     rows = [
         {
             "Is this": asked["one"],
             "ahead of this?": asked["other"],
-            "By": look.interval(asked["lead"], form),
+            "By": look.interval(asked["lead"], "+.3f") if by_error else look.points(asked["lead"]),
             "Answer": asked["answer"],
         }
         for asked in run["questions"]

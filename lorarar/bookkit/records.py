@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -54,6 +53,6 @@ def provenance(*names: str) -> Styler:
 
 def _by_folder(paths: Iterable[str]) -> Iterator[str]:
     # A page has no room for every file of a zoo; its record has.
-    for folder, files in groupby(sorted(paths), os.path.dirname):
+    for folder, files in groupby(sorted(paths), lambda path: "/".join(path.split("/")[:-1][:2])):
         files = list(files)
         yield from files if len(files) <= 3 else [f"{folder}/ ({len(files)} files)"]
