@@ -56,7 +56,11 @@ def sheet(name: str, columns: int) -> np.ndarray:
     from PIL import Image
 
     with Image.open(data_folder() / "recorded" / f"{name}.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+        return tiles(np.asarray(picture.convert("RGB")), columns)
+
+
+def tiles(pixels: np.ndarray, columns: int) -> np.ndarray:
+    """Cut a sheet of square pictures, (height, width, 3), into (rows, columns, h, w, 3)."""
     side = pixels.shape[1] // columns
     return pixels.reshape(pixels.shape[0] // side, side, columns, side, 3).swapaxes(1, 2)
 

@@ -49,9 +49,8 @@ def facts(scale: str = "shoebox") -> dict[str, float]:
     found, by_text = scores(scale), scores(scale, "mars2")
     values = {"late_regmean": found["RegMean, own inputs"].mean(), "late_tuned": found["sum at 0.7"].mean()}
     for one, other in DUELS:
-        lead = crossed(found[one] - found[other])
         name = f"{ROWS.get(one, one)}_over_{ROWS.get(other, other)}"
-        values |= contests.ends(name, [100 * end for end in lead])
+        values |= _lead(name, found[one] - found[other])
     names = ROWS | {m: m for m in ("ziplora", "joint", "lorarar")}
     return values | {f"mars2_{short}": by_text[name].mean() for name, short in names.items()}
 
@@ -59,8 +58,12 @@ def facts(scale: str = "shoebox") -> dict[str, float]:
 def lead_of_ziplora(scale: str = "shoebox") -> dict[str, float]:
     """Return by how many points ZipLoRA is ahead of the sum at 0.7 on the test pairs, as facts."""
     found = scores(scale)
-    lead = crossed(found["ziplora"] - found["sum at 0.7"])
-    return contests.ends("test_lead", [100 * end for end in lead])
+    return _lead("test_lead", found["ziplora"] - found["sum at 0.7"])
+
+
+def _lead(name: str, gaps: np.ndarray) -> dict[str, float]:
+    """Return the mean of differences of shares, (subjects, styles), in points, with its ends, as facts."""
+    return contests.ends(name, [100 * end for end in crossed(gaps)])
 
 
 def rows_table(scale: str = "shoebox") -> Styler:

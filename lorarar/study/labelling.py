@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from lorarar.atomic import atomic
-from lorarar.records import inside, recorded, save_recorded
+from lorarar.records import inside, recorded, save_recorded, sheet, tiles
 from lorarar.scales import data_folder
 from lorarar.study.cells import cell_of, setting
+from lorarar.study.digits import digits, from_digits
 from lorarar.study.images import read_cell
 from lorarar.study.labels import (
     AXES,
@@ -62,15 +63,13 @@ def load() -> tuple[list[Picture], np.ndarray]:
     try:
         listed = json.loads((folder() / "pictures.json").read_text())
         with Image.open(folder() / "pictures.webp") as file:
-            pixels = np.asarray(file.convert("RGB"))
+            cut = tiles(np.asarray(file.convert("RGB")), listed["across"])
         pictures = [Picture(*row) for row in listed["pictures"]]
-        side = pixels.shape[1] // listed["across"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder()}: draw the pictures with `lorarar study labels draw` ({error})"
         ) from error
-    tiles = pixels.reshape(-1, side, listed["across"], side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
-    return pictures, tiles[: len(pictures)]
+    return pictures, cut.reshape(-1, *cut.shape[2:])[: len(pictures)]
 
 
 def by_eye(name: str = EYES[0]) -> Labels:
@@ -110,8 +109,8 @@ def _draw(options: argparse.Namespace, say: Say) -> None:
     chosen = [pool[i] for i in drawn(len(pool), options.count, options.seed)]
     across = 20
     blank = np.full_like(chosen[0][1], 255)
-    tiles = [picture for _, picture in chosen] + [blank] * (-len(chosen) % across)
-    rows = [np.concatenate(tiles[i : i + across], axis=1) for i in range(0, len(tiles), across)]
+    shown = [picture for _, picture in chosen] + [blank] * (-len(chosen) % across)
+    rows = [np.concatenate(shown[i : i + across], axis=1) for i in range(0, len(shown), across)]
     folder().mkdir(parents=True, exist_ok=True)
     with atomic(folder() / "pictures.webp") as aside:
         Image.fromarray(np.concatenate(rows)).save(aside, format="WEBP", lossless=True, quality=100, method=6)
@@ -125,15 +124,10 @@ def _of_experiment() -> list[tuple[Picture, np.ndarray]]:
     """Return the first image of each merging method and pair, from the recorded sheet."""
     name = "experiment_validation"
     known = recorded(name)
-    with Image.open(data_folder() / "recorded" / f"{name}.png") as file:
-        pixels = np.asarray(file.convert("RGB"))
-    side = pixels.shape[1] // len(known["methods"])
+    shown = sheet(name, len(known["methods"]))
     pairs = [(subject, style) for subject in known["subjects"] for style in known["styles"]]
     return [
-        (
-            Picture(*pair, method, known["seeds"][0]),
-            pixels[row * side : (row + 1) * side, column * side : (column + 1) * side],
-        )
+        (Picture(*pair, method, known["seeds"][0]), shown[row, column])
         for row, pair in enumerate(pairs)
         for column, method in enumerate(known["methods"])
         if not METHODS[method].reference
@@ -199,7 +193,7 @@ def said_by_judges() -> dict[str, dict[str, np.ndarray]]:
     """Return the recorded verdicts on the pictures: {judge: {axis: (n,) bool}}."""
     found = {}
     for judge, sides in recorded("labels")["verdicts"].items():
-        subject, style = (np.array(list(sides[axis])) == "1" for axis in AXES[:2])
+        subject, style = (from_digits(sides[axis]) for axis in AXES[:2])
         found[judge] = {"subject": subject, "style": style, "right": subject & style}
     return found
 
@@ -287,10 +281,7 @@ def _record(options: argparse.Namespace, say: Say) -> None:
     pictures, images = load()
     eyes = {name: by_eye(name) for name in EYES}
     said = {name: judged(pictures, images, find_judge(name).shows) for name in JUDGES}
-    written = {
-        name: {axis: "".join(str(int(yes)) for yes in sides[axis]) for axis in AXES[:2]}
-        for name, sides in said.items()
-    }
+    written = {name: {axis: digits(sides[axis]) for axis in AXES[:2]} for name, sides in said.items()}
     files = sorted(folder().iterdir()) + [
         file
         for judge in ("critic", "judge")

@@ -17,6 +17,7 @@ from lorarar.judging import Verdicts
 from lorarar.records import Recorded, inside, recorded, save_recorded, save_values
 from lorarar.scales import Scale, data_folder
 from lorarar.study.cells import Setting, cell_of
+from lorarar.study.digits import digits, from_digits
 from lorarar.study.images import read_cell
 from lorarar.study.methods import METHODS
 from lorarar.study.samples import overview, samples, sheet
@@ -138,10 +139,7 @@ def _save_png(path: Path, pixels: np.ndarray) -> None:
 
 def written(said: Verdicts) -> dict[str, list[str]]:
     """Return verdicts as a record has them: for either axis a string of 0 and 1 for each pair."""
-    return {
-        axis: ["".join(str(int(yes)) for yes in row) for row in getattr(said, axis)]
-        for axis in ("subject", "style")
-    }
+    return {axis: [digits(row) for row in getattr(said, axis)] for axis in ("subject", "style")}
 
 
 def from_record(values: Mapping[str, Any], judge: str) -> dict[str, Verdicts]:
@@ -154,8 +152,7 @@ def from_record(values: Mapping[str, Any], judge: str) -> dict[str, Verdicts]:
     found = {}
     for method, sides in values["verdicts"][judge].items():
         subject, style = (
-            np.array([[letter == "1" for letter in row] for row in sides[axis]])
-            for axis in ("subject", "style")
+            np.array([from_digits(row) for row in sides[axis]]) for axis in ("subject", "style")
         )
         found[method] = Verdicts(subject, style, subject & style)
     return found

@@ -23,6 +23,7 @@ from lorarar.judging import WORDINGS, Ask, Axis, judges, majority, votes
 from lorarar.pipelines import quiet
 from lorarar.scales import Scale, local
 from lorarar.shoebox import zoo
+from lorarar.study.digits import digits, from_digits
 from lorarar.study.statistics import Entry, crossed, independent, rank_agreement
 from lorarar.study.verdicts import find_judge
 
@@ -319,13 +320,8 @@ def written(said: Verdicts) -> dict[str, Any]:
     }
 
 
-def digits(row: np.ndarray) -> str:
-    """Write verdicts (n,) as 0 and 1."""
-    return "".join(str(int(yes)) for yes in row)
-
-
 def from_record(values: Mapping[str, Any]) -> Verdicts:
     """Return the verdicts that `written` wrote."""
-    drawings = {name: np.array(list(row)) == "1" for name, row in values["drawings"].items()}
-    pictures = {axis: np.array([list(row) for row in values["pictures"][axis]]) == "1" for axis in AXES}
+    drawings = {name: from_digits(row) for name, row in values["drawings"].items()}
+    pictures = {axis: np.array([from_digits(row) for row in values["pictures"][axis]]) for axis in AXES}
     return Verdicts(drawings, pictures)

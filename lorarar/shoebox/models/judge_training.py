@@ -159,8 +159,7 @@ def train_judge(
     spent = [fit("judge-eyes", eyes, see, len(images), begin, **shared)] if first else []
     spent += [fit("judge", nn.ModuleList([model, sight]), speak, len(images), then, **shared)]
     folder = out / "judge"
-    model.to("cpu").half().save_pretrained(folder)
-    both.save_pretrained(folder)
+    measured = saved(model, both, folder, seed, device)
     facts = {
         "seed": seed,
         "recipe": asdict(recipe),
@@ -168,11 +167,19 @@ def train_judge(
         "seconds": round(sum(part["seconds"] for part in spent), 1),
         "precision": spent[0]["precision"],
         "parameters": sum(p.numel() for p in model.parameters()),
-        **measure_judge(local_judge(folder, device, batch_size=64), seed, folder / "mistakes.png", HELD_OUT),
+        **measured,
     }
     ran = command("judge", recipe, seed, init) + (f" --changed {changed:g}" if changed else "")
     card(folder, "The judge: LLaVA-OneVision in miniature", ran, facts)
     return facts
+
+
+def saved(model: nn.Module, both: nn.Module, folder: Path, seed: int, device: str) -> dict:
+    """Save a judge in half precision with its processor, and measure it on drawings that it never saw."""
+    model.to("cpu").half().save_pretrained(folder)
+    both.save_pretrained(folder)
+    judge = local_judge(folder, device, batch_size=64)
+    return measure_judge(judge, seed, folder / "mistakes.png", HELD_OUT)
 
 
 def begin_from(model: nn.Module, old: nn.Module) -> None:
@@ -227,11 +234,7 @@ def train_words(
     shared = {"run": run, "seed": seed, "device": device, "group": world.GROUP, "half": True}
     spent = fit("judge-words", learning, speak, len(images), recipe, **shared)
     folder = out / "judge"
-    model.to("cpu").half().save_pretrained(folder)
-    both.save_pretrained(folder)
-    measured = measure_judge(
-        local_judge(folder, device, batch_size=64), seed, folder / "mistakes.png", HELD_OUT
-    )
+    measured = saved(model, both, folder, seed, device)
     facts = {"seed": seed, "recipe": asdict(recipe), "wordings": list(wordings), **spent, **measured}
     ran = command("judge", recipe, seed, init) + f" --groups {groups} --wordings several"
     card(folder, "The judge, in several wordings", ran, facts)
