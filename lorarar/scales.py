@@ -126,6 +126,20 @@ def find_scale(name: str | Scale) -> Scale:
     return SCALES[name]
 
 
+def based(name: str | Scale, base: Path | None) -> Scale:
+    """Return the scale of that name, with the pipeline in the folder ``base`` for its base unless it is None.
+
+    Raises:
+        ValueError: an unknown scale, or the folder holds no pipeline.
+    """
+    scale = find_scale(name)
+    if base is None:
+        return scale
+    if not (base / "model_index.json").is_file():
+        raise ValueError(f"--base {base}: no model_index.json in it; name a folder in diffusers' layout")
+    return replace(scale, base=str(base.resolve()))
+
+
 def local(model: str) -> Path:
     """Return where a scale's model lies on this machine; a model id comes back as it is."""
     return data_folder() / model.removeprefix("data/") if model.startswith("data/") else Path(model)

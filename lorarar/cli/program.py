@@ -10,10 +10,11 @@ from lorarar.cli.adapters import add_info, add_merge
 from lorarar.cli.images import add_generate, add_judge, add_metrics
 from lorarar.cli.pipeline import add_pipeline
 from lorarar.cli.regmean import add_regmean
-from lorarar.cli.shoebox import add_shoebox, add_zoo
+from lorarar.cli.shoebox import add_shoebox
 from lorarar.cli.train import add_train_hypernetwork, add_train_lora, add_ziplora
 from lorarar.cli.ui import add_ui
 from lorarar.cli.wings import WINGS, add_wings, run_wing
+from lorarar.cli.zoo import add_zoo
 from lorarar.parser import EXIT_STATUSES, Parser, as_typed, status_of
 
 

@@ -1,4 +1,4 @@
-"""Commands of the drawn world: shoebox, zoo."""
+"""The command of the drawn world and its miniatures: shoebox."""
 
 import argparse
 import json
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lorarar.atomic import atomic
 from lorarar.options import SPLITS
 from lorarar.parser import Commands, command
 
@@ -68,11 +67,11 @@ def _changed(options: argparse.Namespace, out: Path, device: str, _: int) -> dic
     return found
 
 
-def _save(name: str, found: dict, said: str, seed: int, folders: Sequence[Path]) -> None:
+def _save(name: str, found: dict, said: str, seed: int, folders: Sequence[Path]) -> Path:
     from lorarar.records import inside, save_recorded
 
     files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
-    save_recorded(name, found, command=said, seed=seed, scale="shoebox", inputs=inside(files))
+    return save_recorded(name, found, command=said, seed=seed, scale="shoebox", inputs=inside(files))
 
 
 def _strangers(options: argparse.Namespace, out: Path, _device: str, _: int) -> dict:
@@ -82,7 +81,44 @@ def _strangers(options: argparse.Namespace, out: Path, _device: str, _: int) -> 
     return {"world": str(made), "individuals": options.sizes[0], "styles": options.sizes[1]}
 
 
-_MORE = {"strangers": _strangers, "sharpness": _sharpness, "changed": _changed, "decoder": _decoder}
+def _backbone(options: argparse.Namespace, out: Path, device: str, groups: int) -> dict:
+    from lorarar.scales import data_folder
+    from lorarar.shoebox.models import distillation
+
+    recipe = replace(distillation.RECIPE, steps=options.steps or distillation.RECIPE.steps)
+    arguments = (out, options.checkpoints, recipe, options.seed, device, groups)
+    return distillation.train_backbone(options.kind, data_folder() / "shoebox", *arguments)
+
+
+def _beside(options: argparse.Namespace, out: Path, device: str, _: int) -> dict:
+    from lorarar.scales import data_folder
+    from lorarar.shoebox.models import distillation
+
+    home = data_folder() / "shoebox"
+    made = {file.parent.name: file.parent for file in sorted(out.glob("*/model_index.json"))}
+    if not made:
+        raise ValueError(f"{out} holds no pipelines: train one with `lorarar shoebox backbone`")
+    folders = {"base": home / "base", **made}
+    found, sheet = distillation.beside(
+        folders, home, options.checkpoints, options.images, options.seed, device
+    )
+    for name, folder in made.items():
+        found["of"][name] |= {"card": json.loads((folder / "card.json").read_text())}
+    said = f"lorarar shoebox beside --out {options.out} --images {options.images} --seed {options.seed}"
+    parts = [folder / "unet" for folder in folders.values()]
+    path = _save("backbones", found, said, options.seed, [*parts, home / "critic"])
+    distillation.save_sheet(sheet, path.with_suffix(".png"))
+    return found
+
+
+_MORE = {
+    "strangers": _strangers,
+    "sharpness": _sharpness,
+    "changed": _changed,
+    "decoder": _decoder,
+    "backbone": _backbone,
+    "beside": _beside,
+}
 
 
 def add_shoebox(commands: Commands) -> None:
@@ -92,8 +128,9 @@ def add_shoebox(commands: Commands) -> None:
         "shoebox",
         "Draw the world, train its miniatures (clip, vae, critic, judge, dino, base), measure the base "
         "(measure; sharpness: against drawings) and the judges on things with one change (changed); train a "
-        "sharper decoder for the latents there are (decoder); draw individuals and styles without a name "
-        "into folders (strangers).",
+        "sharper decoder for the latents there are (decoder); train another backbone, taught by the base "
+        "(backbone), and measure those in a folder beside it (beside); draw individuals and styles without "
+        "a name into folders (strangers).",
         "lorarar shoebox base --steps 7000 --out data/shoebox",
     )
     steps = ("draw", "clip", "vae", "critic", "judge", "dino", "base", "measure", *_MORE)
@@ -116,7 +153,10 @@ def add_shoebox(commands: Commands) -> None:
         metavar="N",
         help="critic: train one that names attributes, on so many single drawings",
     )
-    parser.add_argument("--images", type=int, metavar="N", default=352, help="sharpness: default: 352")
+    parser.add_argument("--kind", choices=("koala", "sd15"), help="backbone: KOALA or SD 1.5, in miniature")
+    parser.add_argument(
+        "--images", type=int, metavar="N", default=352, help="sharpness, beside: default: 352"
+    )
     parser.add_argument("--guidance", type=float, metavar="G", help="sharpness: default: the scale's")
     parser.add_argument(
         "--vae", type=Path, metavar="DIR", help="sharpness: an autoencoder in place of the base's"
@@ -166,6 +206,8 @@ def _shoebox(options: argparse.Namespace) -> None:
         raise ValueError(f"--images must be at least 2, not {options.images}")
     if not 0 <= options.changed < 1:
         raise ValueError(f"--changed must be at least 0 and below 1, not {options.changed:g}")
+    if bool(options.kind) != (options.step == "backbone"):
+        raise ValueError("the step backbone needs --kind koala or --kind sd15, and no other step takes it")
     if options.portraits and options.step != "critic":
         raise ValueError("--portraits goes with the step critic")
     if options.wordings != "paper" and options.step != "judge":
@@ -202,21 +244,24 @@ def _shoebox(options: argparse.Namespace) -> None:
         from lorarar.shoebox.models.dino import train_dino
         from lorarar.shoebox.models.judge_training import train_judge, train_words
 
-    if options.step == "strangers" and not options.out:
-        raise ValueError("strangers need a folder of their own: add --out DIR")
+    if options.step in ("strangers", "backbone", "beside") and not options.out:
+        raise ValueError(f"{options.step}: a folder of their own is needed: add --out DIR")
     out = options.out or data_folder() / "shoebox"
     device = str(find_device(options.device))
     groups = options.groups or GROUPS
+    home = data_folder() / "shoebox" if options.step in ("backbone", "beside") else out
     needs = {
+        "backbone": ("base/unet",),
+        "beside": ("base/unet", "critic"),
         "base": ("base/vae", "clip"),
         "measure": ("base/unet", "critic"),
         "sharpness": ("base/unet", "critic"),
         "changed": ("critic",),
     }
     for name in needs.get(options.step, ()):
-        if not (out / name).is_dir():
+        if not (home / name).is_dir():
             step = {"base/vae": "vae", "base/unet": "base"}.get(name, name)
-            raise ValueError(f"{out} has no {name}: train it first, with `lorarar shoebox {step}`")
+            raise ValueError(f"{home} has no {name}: train it first, with `lorarar shoebox {step}`")
     if options.step == "draw":
         world.dataset(groups, options.seed)
         return
@@ -246,106 +291,3 @@ def _shoebox(options: argparse.Namespace) -> None:
         "dino": lambda: train_dino(*arguments),
     }[options.step]()
     print(json.dumps(trained, indent=1))
-
-
-def add_zoo(commands: Commands) -> None:
-    """``lorarar zoo STEP``: the LoRAs of the drawn world's subjects and styles, and their measurements."""
-    parser = command(
-        commands,
-        "zoo",
-        "Train the LoRAs of named subjects and styles (train), measure each alone (measure) and their sums "
-        "(sums), and compare recipes (choose); the measurements go into data/recorded.",
-        'lorarar zoo train --names "dog #2" "oil painting #1" --out data/loras',
-    )
-    parser.add_argument("step", choices=("train", "measure", "sums", "choose"))
-    parser.add_argument(
-        "--names",
-        nargs="+",
-        metavar="NAME",
-        help="subjects, styles, or train, validation, test, all; default: the first chapters' six",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="the LoRAs; default: data/loras (choose: runs/choose)"
-    )
-    parser.add_argument("--scale", metavar="NAME", default="shoebox", help="default: %(default)s")
-    parser.add_argument(
-        "--world", type=Path, metavar="DIR", help="train: folders of your own pictures, with a world.json"
-    )
-    parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 12, or all")
-    parser.add_argument(
-        "--count",
-        type=int,
-        metavar="N",
-        help="images judged; measure, choose: 20 a LoRA, sums: 10 a pair and weight",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (default: the best)")
-    parser.add_argument("--record", metavar="NAME", help="default: first_loras, first_sums, recipes")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no report")
-    parser.set_defaults(run=_zoo)
-
-
-def _zoo(options: argparse.Namespace) -> None:
-    for name in ("images", "count"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, not {value}")
-    if options.seed < 0:
-        raise ValueError(f"--seed must not be negative, but is {options.seed}")
-    if options.record and not options.record.replace("_", "").isalnum():
-        raise ValueError(f"--record {options.record}: expected letters, digits and _")
-
-    if options.world and options.step != "train":
-        raise ValueError("--world DIR goes with zoo train; see lorarar study for the rest")
-
-    from lorarar.collection import Folders
-    from lorarar.shoebox import zoo
-
-    world = Folders(options.world) if options.world else None
-    names = world.expand(options.names or ["all"]) if world else zoo.expand(options.names or zoo.FIRST)
-    loras = options.out or (world or zoo).folder(options.scale)
-    common = {"seed": options.seed, "device": options.device, "progress": not options.quiet}
-    if options.step == "train":
-        made = zoo.train(names, loras, options.scale, count=options.images, world=world, **common)
-        for path in made:
-            if not options.quiet:
-                print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
-        return
-
-    from PIL import Image
-
-    from lorarar.records import inside, save_recorded
-    from lorarar.scales import data_folder
-
-    sheet = None
-    if options.step == "measure":
-        record, count = options.record or "first_loras", options.count or 20
-        values = zoo.measure(names, loras, options.scale, count=count, **common)
-    elif options.step == "choose":
-        record, count = options.record or "recipes", options.count or 20
-        loras = options.out or Path("runs") / "choose" / options.scale
-        values = zoo.choose(names, loras, options.scale, count=count, **common)
-    else:
-        record, count = options.record or "first_sums", options.count or 10
-        values, sheet = zoo.sums(names, loras, options.scale, count=count, **common)
-    judged = [] if options.step == "choose" else [zoo.file_of(name, loras) for name in names]
-    judged += sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))
-    spoken = " ".join(f'"{name}"' for name in options.names or ())
-    path = save_recorded(
-        record,
-        {"count": count, "of": values},
-        command=f"lorarar zoo {options.step}{f' --names {spoken}' if spoken else ''} --count {count}"
-        + (f" --out {options.out}" if options.out and not options.out.is_absolute() else "")
-        + (f" --scale {options.scale}" if options.scale != "shoebox" else "")
-        + (f" --record {options.record}" if options.record else ""),
-        seed=options.seed,
-        scale=options.scale,
-        inputs=inside(judged),
-    )
-    if sheet is not None:  # a row of images per pair, a column per cell
-        pairs, columns, height, width, _ = sheet.shape
-        pixels = sheet.swapaxes(1, 2).reshape(pairs * height, columns * width, 3)
-        with atomic(path.with_suffix(".png")) as aside:
-            Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
-    if not options.quiet:
-        print(f"{path}: {', '.join(names)}; {count} images each")

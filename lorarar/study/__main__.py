@@ -12,7 +12,7 @@ from lorarar.collection import Folders
 from lorarar.judging import load_encoder
 from lorarar.lora import load_lora
 from lorarar.parser import EXIT_STATUSES, Parser, status_of
-from lorarar.scales import find_scale
+from lorarar.scales import based, find_scale
 from lorarar.shoebox import zoo
 from lorarar.study import labelling, people, steps
 from lorarar.study.cells import COUNT, SPLITS, hypernetwork_of, setting, tasks
@@ -83,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "contest":
             step.add_argument("plan", type=Path, metavar="PLAN", help="such as data/plans/strangers.json")
             step.add_argument("--measure", metavar="NAME", help="rho or a judge, in place of the plan's own")
+            step.add_argument(
+                "--base", type=Path, metavar="DIR", help="another base than the scale's, with --loras"
+            )
         if name == "novelty":
             step.add_argument("--contest", metavar="NAME", default="strangers", help="its record, of ρ")
         if name in RECORDED:
@@ -215,11 +218,16 @@ def _run(options: argparse.Namespace) -> None:
     world = Folders(options.world) if options.world else zoo
     if options.step == "record" and options.world and options.judges == ["critic", "mars2"]:
         options.judges = ["mars2"]  # the critic knows the drawn world alone
+    base, out = getattr(options, "base", None), options.out
+    if base and not options.loras:
+        raise ValueError("--base DIR has LoRAs of its own: add --loras DIR")
+    if base and not out:
+        out = Path("runs") / "experiment" / base.name / options.split
     run = setting(
         options.split,
-        options.scale,
+        based(options.scale, base),
         names=options.names,
-        out=options.out,
+        out=out,
         loras=options.loras,
         hypernetwork=options.hypernetwork,
         count=options.count,

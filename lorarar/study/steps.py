@@ -99,15 +99,19 @@ def record_contest(options: argparse.Namespace, run: Setting) -> Path:
 
     plan = read_plan(options.plan)
     own = f" --measure {options.measure}" if options.measure else ""
+    name = options.plan.stem
     if own:
         plan = replace(plan, measure=options.measure)
+        name += f"_{options.measure}"
     run = plan.setting(run)
     if options.out is None and (plan.subjects or plan.styles):
         run = replace(run, out=run.out.with_name(options.plan.stem))
     found = contest(run, plan)
+    if options.base:
+        own += f" --base {options.base} --loras {options.loras}"
     files = [options.plan, *(file for row in plan.rows for file in row.files)]
     return save_recorded(
-        options.record or record_name(run.scale, options.plan.stem + own.replace(" --measure ", "_")),
+        options.record or record_name(run.scale, name),
         values(run, plan, found),
         command=record_command(f"contest data/plans/{options.plan.name}{own}", run),
         seed=run.seed,

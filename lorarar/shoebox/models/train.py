@@ -183,6 +183,36 @@ def encode(model: nn.Module, images: np.ndarray, device: str = "cpu", batch: int
 
 
 # --- base ---------------------------------------------------------------------------------------------
+def coded(
+    autoencoder: AutoencoderKL,
+    folder: Path,
+    words: CLIPTokenizer,
+    run: Path,
+    seed: int,
+    device: str,
+    groups: int = GROUPS,
+) -> tuple[Tensor, Tensor]:
+    """Return the drawings as latents (n, 16, 16, 16) float16, kept in `run`, and tokens (n, 2, TOKENS).
+
+    `folder` holds the autoencoder: the file in `run` is named for its weights.
+    """
+    images, captions, _ = world.dataset(groups, seed)
+    made_by = hashlib.sha256((folder / "diffusion_pytorch_model.safetensors").read_bytes())
+    cache = run / f"latents-{world.VERSION}-{made_by.hexdigest()[:8]}-{seed}-{groups}.pt"
+    run.mkdir(parents=True, exist_ok=True)
+    if not cache.exists():
+        latents = encode(autoencoder, images, device).half()
+        with atomic(cache) as aside:
+            torch.save(latents, aside)
+    return torch.load(cache, weights_only=True, mmap=True), tokens(words, captions)
+
+
+def timesteps(count: int, device: str) -> Tensor:
+    """Draw one timestep from each equal part of the range, in random order: less noise from step to step."""
+    t = (torch.randperm(count) + torch.rand(count)) / count
+    return (1000 * t).long().to(device)
+
+
 def train_base(
     out: Path,
     run: Path,
@@ -198,7 +228,6 @@ def train_base(
     SDXL's empty prompt, for classifier-free guidance (Ho & Salimans 2022). `init`: a pipeline folder whose
     UNet and text encoders to start from. The VAE is frozen. Completes the pipeline in `out`/base.
     """
-    images, captions, _ = world.dataset(groups, seed)
     autoencoder = AutoencoderKL.from_pretrained(out / "base" / "vae", torch_dtype=torch.float32)
     autoencoder.to(device).eval()
     words = CLIPTokenizer.from_pretrained(out / "clip")
@@ -206,15 +235,7 @@ def train_base(
     first = CLIPTextModel.from_pretrained(source / first_in, dtype=torch.float32).to(device)
     second = CLIPTextModelWithProjection.from_pretrained(source / "text_encoder_2", dtype=torch.float32)
     second.to(device)
-    made_by = hashlib.sha256((out / "base" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
-    cache = run / f"latents-{world.VERSION}-{made_by.hexdigest()[:8]}-{seed}-{groups}.pt"
-    run.mkdir(parents=True, exist_ok=True)
-    if not cache.exists():
-        latents = encode(autoencoder, images, device).half()
-        with atomic(cache) as aside:
-            torch.save(latents, aside)
-    latents = torch.load(cache, weights_only=True, mmap=True)
-    ids = tokens(words, captions)
+    latents, ids = coded(autoencoder, out / "base" / "vae", words, run, seed, device, groups)
     torch.manual_seed(seed)
     context = first.config.hidden_size + second.config.hidden_size
     if init is None:
@@ -239,28 +260,19 @@ def train_base(
             "time_ids": architectures.time_ids(len(text), device),
         }
         noise = torch.randn_like(clean)
-        # One timestep from each equal part of the range, in random order: less noise from step to step.
-        t = (torch.randperm(len(indices)) + torch.rand(len(indices))) / len(indices)
-        t = (1000 * t).long().to(device)
+        t = timesteps(len(indices), device)
         noisy = noise_schedule.add_noise(clean, noise, t)
         target = noise_schedule.get_velocity(clean, noise, t)
         guess = model(noisy, t, hidden, added_cond_kwargs=added).sample.float()
         return {"loss": F.mse_loss(guess, target)}
 
     together = nn.ModuleList([model, first, second])
-    spent = fit("base", together, loss, len(images), recipe, run=run, seed=seed, device=device, half=True)
+    spent = fit("base", together, loss, len(latents), recipe, run=run, seed=seed, device=device, half=True)
     model.set_default_attn_processor()
     for part in (autoencoder, first, second, model):
         part.to("cpu").half()
     architectures.pipeline(autoencoder, first, second, words, model).save_pretrained(out / "base")
-    for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
-        file = out / "base" / part / "config.json"
-        config = json.loads(file.read_text())
-        config.pop("_name_or_path", None)  # a folder of this machine
-        if part.startswith("text"):
-            # Unless told otherwise, diffusers loads its parts in float32, transformers in what this says.
-            config["dtype"] = "float32"
-        file.write_text(json.dumps(config, indent=2) + "\n")
+    anywhere(out / "base")
     facts = {
         "seed": seed,
         "recipe": asdict(recipe),
@@ -269,6 +281,19 @@ def train_base(
     }
     card(out / "base", "The base model: SDXL in miniature", command("base", recipe, seed, init), facts)
     return facts
+
+
+def anywhere(folder: Path) -> None:
+    """Write the configs of a pipeline's parts as they read on any machine."""
+    for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
+        if not (file := folder / part / "config.json").is_file():
+            continue
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)  # a folder of this machine
+        if part.startswith("text"):
+            # Unless told otherwise, diffusers loads its parts in float32, transformers in what this says.
+            config["dtype"] = "float32"
+        file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def scaled(name: str, steps: int | None) -> Recipe:
