@@ -272,7 +272,7 @@ def test_bad_input_is_said_in_one_line(arguments, line, capsys, tmp_path, monkey
 
 def test_a_kind_that_there_is_not_is_said_in_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
-        run(*"shoebox backbone --kind flux --out x".split())
+        run("shoebox", "backbone", "--kind", "flux", "--out", "x")
     assert ended.value.code == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert "invalid choice: 'flux' (choose from" in said

@@ -33,7 +33,7 @@ from lorarar.shoebox.world import world
 from lorarar.stamp import machine
 
 RECIPE = Recipe(600, 8, 5e-4, warmup=30, decay=0.7, ema=0.99)
-SHOWN = 8
+SHOWN = 6
 """Pictures in a row of the sheet."""
 Features = dict[str, Tensor]
 
