@@ -10,7 +10,9 @@ A plan is a JSON file under version control, so that the history shows which cam
 A row of networks that are trained for it says how, and the run trains what is missing:
 
     {"method": "lorarar", "train": {"recipe": "place alone", "seeds": [0, 1], "options": {"parts": ["value"]},
-                                    "pairs": 30, "subjects": ["dog #1", …], "styles": […]}}
+                                    "pairs": 30, "subjects": ["dog #1", …], "styles": […], "world": "runs/…"}}
+
+A number in place of "subjects" or "styles" has each seed draw so many.
 
 A plan whose pairs are not those of a split names them: "on": {"subjects": […], "styles": […]}.
 A row with "subjects": 10 is made for the first ten alone, as what takes minutes a pair, and compared there.
@@ -143,7 +145,7 @@ def read_plan(path: Path) -> Plan:
 def _trainings(said: Mapping[str, Any] | None) -> tuple[Training, ...]:
     if said is None:
         return ()
-    names = {of: tuple(said[of]) if said.get(of) else None for of in ("subjects", "styles")}
+    names = {of: tuple(v) if isinstance(v := said.get(of), list) else v for of in ("subjects", "styles")}
     world = ROOT / said["world"] if said.get("world") else None
     return tuple(
         Training(said["recipe"], seed, said.get("options", {}), said.get("pairs"), **names, world=world)
