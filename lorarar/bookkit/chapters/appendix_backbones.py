@@ -111,8 +111,9 @@ def claims(facts: Facts) -> list[Claim]:
             "LoRA.rar can be applied to other backbones and still outperforms ZipLoRA, on KOALA-700M",
             "LoRA.rar, supplement §A2.4, Figure A8: pictures",
             "The network that learnt on the shoebox's base, used unchanged, is "
-            f"{f.koala_sight_zip:+.0f} points ({f.koala_sight_zip_low:+.0f} to {f.koala_sight_zip_high:+.0f}) "
-            "ahead of ZipLoRA on the three pairs that have it, where neither is right in any picture; by ρ "
+            f"{f.koala_sight_zip:+.0f} points ({f.koala_sight_zip_low:+.0f} to "
+            f"{f.koala_sight_zip_high:+.0f}) ahead of ZipLoRA on the three pairs that have it, where neither "
+            "is right in any picture; by ρ "
             f"it is behind, {f.koala_rar_zip:+.2f} ({f.koala_rar_zip_low:+.2f} to "
             f"{f.koala_rar_zip_high:+.2f}). "
             "One that learns on KOALA was not tried.",
@@ -153,7 +154,7 @@ def drawn_table(scale: str = "shoebox") -> Styler:
 
 
 def answers_table(scale: str = "shoebox") -> Styler:
-    """Show the questions of KOALA's plan with the leads by ρ and in points of right images, and the answers."""
+    """Show the questions of KOALA's plan, each with its answer and lead by ρ and by the critic."""
     by_error, by_sight = (record(f"{name}{suffix(scale)}")["questions"] for name in ("koala_rho", "koala"))
     return table(
         {
