@@ -261,6 +261,25 @@ def test_a_contest_by_rho_measures_merges_and_goes_on_where_it_stopped(root, lor
 
 
 @pytest.mark.slow
+def test_a_row_may_merge_loras_of_its_own(root, loras, tmp_path):
+    world, others = Folders(root), tmp_path / "others"
+    names = (*world.split("test")[0][:2], world.split("test")[1][0])
+    train(names, others, "smoke", targets=["attn2.to_v"], seed=5, world=world, progress=False)
+    rows = {"sum": {"method": "direct"}, "sum of others": {"method": "direct", "loras": str(others)}}
+    written = contest.read_plan(plan(tmp_path, measure="rho", rows=rows, questions=[]))
+    run = setting(
+        "test", "smoke", names=names, loras=loras, out=tmp_path / "out", world=world, progress=False
+    )
+    found = contest.contest(run, written)
+    first = replace(written, rows=written.rows[:1])
+    alone = contest.contest(replace(run, loras=others, out=tmp_path / "alone"), first)
+    assert found["sum of others"] == pytest.approx(alone["sum"], rel=1e-4)
+    before = contest.contest(replace(run, out=tmp_path / "before"), first)
+    assert found["sum"] == pytest.approx(before["sum"], rel=1e-4)
+    assert found["sum"] != pytest.approx(alone["sum"], rel=1e-2)
+
+
+@pytest.mark.slow
 def test_a_row_is_trained_as_its_plan_says_and_once(root, loras, tmp_path):
     world = Folders(root)
     names = (*world.split("test")[0][:2], world.split("test")[1][0])

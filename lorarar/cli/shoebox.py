@@ -273,6 +273,12 @@ def add_zoo(commands: Commands) -> None:
     )
     parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 12, or all")
     parser.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="LAYER",
+        help="train: how the names of the layers end that get an update; default: all of attention",
+    )
+    parser.add_argument(
         "--count",
         type=int,
         metavar="N",
@@ -295,6 +301,8 @@ def _zoo(options: argparse.Namespace) -> None:
     if options.record and not options.record.replace("_", "").isalnum():
         raise ValueError(f"--record {options.record}: expected letters, digits and _")
 
+    if options.targets and options.step != "train":
+        raise ValueError("--targets goes with zoo train")
     if options.world and options.step != "train":
         raise ValueError("--world DIR goes with zoo train; see lorarar study for the rest")
 
@@ -306,7 +314,9 @@ def _zoo(options: argparse.Namespace) -> None:
     loras = options.out or (world or zoo).folder(options.scale)
     common = {"seed": options.seed, "device": options.device, "progress": not options.quiet}
     if options.step == "train":
-        made = zoo.train(names, loras, options.scale, count=options.images, world=world, **common)
+        made = zoo.train(
+            names, loras, options.scale, count=options.images, targets=options.targets, world=world, **common
+        )
         for path in made:
             if not options.quiet:
                 print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")

@@ -83,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
         if name == "contest":
             step.add_argument("plan", type=Path, metavar="PLAN", help="such as data/plans/strangers.json")
             step.add_argument("--measure", metavar="NAME", help="rho or a judge, in place of the plan's own")
+        if name == "metrics":
+            step.add_argument(
+                "--plan", type=Path, metavar="PLAN", help="of the images that this contest made, row by row"
+            )
         if name == "novelty":
             step.add_argument("--contest", metavar="NAME", default="strangers", help="its record, of ρ")
         if name in RECORDED:
@@ -260,6 +264,8 @@ def _run(options: argparse.Namespace) -> None:
         say(steps.record_costs(options, run))
     elif options.step == "contest":
         say(steps.record_contest(options, run))
+    elif options.step == "metrics" and options.plan:
+        say(steps.record_alignments(options, run))
     elif options.step == "novelty":
         say(steps.record_novelty(options, run))
     elif options.step in ("times", "metrics"):

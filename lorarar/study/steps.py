@@ -15,8 +15,9 @@ from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
 from lorarar.study import ladder
 from lorarar.study.cells import Setting, hypernetwork_of
+from lorarar.study.contest import Plan, contest, mean, read_plan, values
 from lorarar.study.judges import examined
-from lorarar.study.metrics import encoders
+from lorarar.study.metrics import aligned, encoders
 from lorarar.study.networks import networks
 from lorarar.study.recipes import RECIPES
 from lorarar.study.records import record_command, record_name
@@ -93,17 +94,21 @@ def record_costs(options: argparse.Namespace, run: Setting) -> Path:
     )
 
 
-def record_contest(options: argparse.Namespace, run: Setting) -> Path:
-    """Make and judge what a plan says, and record its answers."""
-    from lorarar.study.contest import contest, read_plan, values
-
+def _planned(options: argparse.Namespace, run: Setting) -> tuple[Plan, Setting]:
+    """Return the plan and its run; one that names its pairs has a folder of its own."""
     plan = read_plan(options.plan)
-    own = f" --measure {options.measure}" if options.measure else ""
-    if own:
-        plan = replace(plan, measure=options.measure)
     run = plan.setting(run)
     if options.out is None and (plan.subjects or plan.styles):
         run = replace(run, out=run.out.with_name(options.plan.stem))
+    return plan, run
+
+
+def record_contest(options: argparse.Namespace, run: Setting) -> Path:
+    """Make and judge what a plan says, and record its answers."""
+    plan, run = _planned(options, run)
+    own = f" --measure {options.measure}" if options.measure else ""
+    if own:
+        plan = replace(plan, measure=options.measure)
     found = contest(run, plan)
     files = [options.plan, *(file for row in plan.rows for file in row.files)]
     return save_recorded(
@@ -113,6 +118,32 @@ def record_contest(options: argparse.Namespace, run: Setting) -> Path:
         seed=run.seed,
         scale=run.scale.name,
         inputs=inside([*files, *sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))]),
+    )
+
+
+def record_alignments(options: argparse.Namespace, run: Setting) -> Path:
+    """Record style, subject and text alignment of the images that a plan's contest has made."""
+    plan, run = _planned(options, run)
+    found = aligned(run, plan, *(load_encoder(source, options.device) for source in encoders(run.scale)))
+    rows = {
+        name: {
+            metric: {"mean": mean(of), "pairs": np.round(of, 4).tolist()} for metric, of in metrics.items()
+        }
+        for name, metrics in found.items()
+    }
+    return save_recorded(
+        options.record or record_name(run.scale, f"{options.plan.stem}_alignments"),
+        {"subjects": list(run.subjects), "styles": list(run.styles), "seeds": run.seeds, "rows": rows},
+        command=record_command(f"metrics --plan data/plans/{options.plan.name}", run),
+        seed=run.seed,
+        scale=run.scale.name,
+        inputs=inside(
+            [
+                options.plan,
+                *sorted((data_folder() / "shoebox" / "clip").glob("*.safetensors")),
+                *sorted((data_folder() / "shoebox" / "dino").glob("*.safetensors")),
+            ]
+        ),
     )
 
 
