@@ -244,12 +244,15 @@ def test_a_contest_by_rho_measures_merges_and_goes_on_where_it_stopped(root, lor
     run = setting("test", scale, loras=loras, out=tmp_path / "out", world=world, progress=False)
     rows = {name: PLAN["rows"][name] | {"subjects": 2} for name in ("plain sum", "shipped")}
     rows |= {"ZipLoRA": {"method": "ziplora", "subjects": 1}}
+    rows |= {"by cosine": rows["ZipLoRA"] | {"options": {"measure": "cosine", "learning_rate": 0.1}}}
     rows |= {"halves": {"method": "levels", "options": {"content_weight": 0.5, "style_weight": 0.5}}}
     written = contest.read_plan(plan(tmp_path, measure="rho", rows=rows))
     found = contest.contest(run, written)
     assert {name: one.shape for name, one in found.items()} == {
-        "plain sum": (1, 2, 2), "shipped": (1, 2, 2), "ZipLoRA": (1, 1, 2), "halves": (1, 3, 2),
+        "plain sum": (1, 2, 2), "shipped": (1, 2, 2), "ZipLoRA": (1, 1, 2), "by cosine": (1, 1, 2),
+        "halves": (1, 3, 2),
     }  # fmt: skip
+    assert (found["ZipLoRA"] != found["by cosine"]).all()
     # By the other way that ρ has, from coefficients.
     pair = run.pairs[3]
     sides = {name: with_pictures(name, load_lora(world.file_of(name, loras)), world) for name in pair}

@@ -16,6 +16,7 @@ from lorarar.options import MergeOptions, values
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import SCALES
 from lorarar.shoebox.world import styles, subjects
+from lorarar.shoebox.zoo import strangers
 from lorarar.study import coefficients as co
 from lorarar.study import means, networks, recipes
 from lorarar.study.__main__ import main
@@ -108,6 +109,20 @@ def test_a_training_is_told_by_all_that_decides_it():
         replace(said, styles=("can",)).names()
     with pytest.raises(ValueError, match="no subject or style 'dog'"):
         replace(said, subjects=("dog",)).names()
+
+
+def test_a_number_of_training_loras_is_drawn_by_the_seed(tmp_path):
+    one, other = (recipes.Training("place alone", seed, subjects=5, styles=4) for seed in (0, 1))
+    own, again = one.names(), replace(one, recipe="invariants").names()
+    assert own == again and [len(names) for names in own] == [5, 4] and own != other.names()
+    assert set(own[0]) < set(subjects.SPLIT["train"]) and set(own[1]) < set(styles.SPLIT["train"])
+    with pytest.raises(ValueError, match="99 training LoRAs of subjects wanted, and there are 21"):
+        replace(one, subjects=99).names()
+    more = replace(
+        one, subjects=None, styles=None, world=strangers.draw(tmp_path / "w", 3, 2, seed=5, split="test")
+    )
+    things, looks = more.names()
+    assert things[:21] == subjects.SPLIT["train"] and len(things) == 24 and len(looks) == 20
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +40,15 @@ def ends(name: str, entry: Sequence[float]) -> dict[str, float]:
     return {f"{name}{end}": value for end, value in zip(ENDS, entry, strict=True)}
 
 
+def hues(rows: Iterable[str]) -> dict[str, str]:
+    """Return the colour of each row of a contest: that of its method, by how its name begins; else ink."""
+    known = {look.name_of(method).lower(): hue for method, hue in look.HUES.items()}
+    return {
+        row: next((hue for name, hue in known.items() if row.lower().startswith(name)), look.INK)
+        for row in rows
+    }
+
+
 def means(name: str, scale: str = "shoebox") -> dict[str, Entry]:
     """Return the mean of each row of a contest with its interval."""
     return {row: Entry(*of["mean"]) for row, of in recorded(f"{name}{suffix(scale)}")["rows"].items()}
@@ -74,14 +83,12 @@ def questions_table(name: str, scale: str = "shoebox") -> Styler:
     return table(rows)
 
 
-def contest_figure(
-    name: str, scale: str = "shoebox", *, label: str = "", colours: Mapping[str, str] | None = None
-) -> Figure:
+def contest_figure(name: str, scale: str = "shoebox", *, label: str = "") -> Figure:
     """Draw the mean of each row of a contest with its interval: ρ from zero, or the share right."""
     run = recorded(f"{name}{suffix(scale)}")
     by_error = run["measure"] == "rho"
     entries = {row: of["mean"] for row, of in run["rows"].items()}
     label = label or ("ρ" if by_error else "share right")
-    figure = figures.forest(entries, label=label, colours=colours, percent=not by_error)
+    figure = figures.forest(entries, label=label, colours=hues(entries), percent=not by_error)
     figure.axes[0].set_xlim(0, None)
     return figure

@@ -12,7 +12,7 @@ import numpy as np
 
 from lorarar.bookkit import board as boards
 from lorarar.bookkit import contests, figures
-from lorarar.bookkit.style import GREY, HUES, INK, interval, name_of, points
+from lorarar.bookkit.style import interval, name_of, points
 from lorarar.bookkit.tables import table
 from lorarar.study.statistics import crossed
 
@@ -85,5 +85,5 @@ def rows_table(scale: str = "shoebox") -> Styler:
 def rows_figure(scale: str = "shoebox") -> Figure:
     """Draw the share right of late rows and of those beside them with intervals, best first."""
     found = sorted(scores(scale).items(), key=lambda row: -row[1].mean())
-    colours = {name_of(m): HUES.get(m, GREY) for m in OLD} | dict.fromkeys(ROWS, INK)
-    return figures.forest({name_of(n): crossed(v) for n, v in found}, label="share right", colours=colours)
+    entries = {name_of(name): crossed(values) for name, values in found}
+    return figures.forest(entries, label="share right", colours=contests.hues(entries))

@@ -27,6 +27,8 @@ DIRECT = "#CC79A7"  # purple
 OTHER = "#E69F00"  # orange
 SKY = "#56B4E9"
 YELLOW = "#F0E442"
+WINE = "#882255"
+OLIVE = "#8f8f2b"
 GREY = "#8a8f98"
 PALETTE = (SUBJECT, STYLE, MERGED, DIRECT, OTHER, SKY, GREY)
 
@@ -61,6 +63,8 @@ HUES = {
     "direct": DIRECT,
     "k-lora": STYLE,
     "np-lora": SKY,
+    "regmean": WINE,
+    "invariants": OLIVE,
 }
 """The colour of the methods that figures tell apart; the others are `INK` or `GREY`."""
 

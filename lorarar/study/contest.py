@@ -10,7 +10,9 @@ A plan is a JSON file under version control, so that the history shows which cam
 A row of networks that are trained for it says how, and the run trains what is missing:
 
     {"method": "lorarar", "train": {"recipe": "place alone", "seeds": [0, 1], "options": {"parts": ["value"]},
-                                    "pairs": 30, "subjects": ["dog #1", …], "styles": […]}}
+                                    "pairs": 30, "subjects": ["dog #1", …], "styles": […], "world": "runs/…"}}
+
+A number in place of "subjects" or "styles" has each seed draw so many.
 
 A plan whose pairs are not those of a split names them: "on": {"subjects": […], "styles": […]}.
 A row with "subjects": 10 is made for the first ten alone, as what takes minutes a pair, and compared there.
@@ -45,7 +47,7 @@ from lorarar.shoebox import zoo
 from lorarar.stamp import ROOT, sha256
 from lorarar.study.cells import Setting, adapters, tasks
 from lorarar.study.images import images
-from lorarar.study.methods import KNOWN, Method, make
+from lorarar.study.methods import KNOWN, METHODS, Method, make
 from lorarar.study.recipes import Training, trained
 from lorarar.study.ruler import Ruler, ruler
 from lorarar.study.statistics import Entry, crossed, grid
@@ -76,9 +78,9 @@ class Row:
     @property
     def cells(self) -> list[str]:
         """The names of its cells, one for each file or training."""
-        if self.method in PLAIN and KNOWN[self.method].slow:
-            return [self.method]  # the name under which `make` keeps its result
         own = zoo.slug(self.name)
+        if self.method in PLAIN and KNOWN[self.method].slow:  # `make` keeps what has no options of its own
+            return [f"{self.method}:{own}" if self.options else self.method]
         return [f"{own}-{i}" for i in range(len(self.files or self.trainings))] or [own]
 
     @property
@@ -157,7 +159,7 @@ def read_plan(path: Path) -> Plan:
 def _trainings(said: Mapping[str, Any] | None) -> tuple[Training, ...]:
     if said is None:
         return ()
-    names = {of: tuple(said[of]) if said.get(of) else None for of in ("subjects", "styles")}
+    names = {of: tuple(v) if isinstance(v := said.get(of), list) else v for of in ("subjects", "styles")}
     world = ROOT / said["world"] if said.get("world") else None
     return tuple(
         Training(said["recipe"], seed, said.get("options", {}), said.get("pairs"), **names, world=world)
@@ -262,7 +264,7 @@ def _errors(
     run: Setting, name: str, method: Method, file: Path | None, pipe: DiffusionPipeline, measure: Ruler
 ) -> np.ndarray:
     """Return ρ of each pair: (subjects, styles)."""
-    kept = run.out / "rho" / f"{name}.json"
+    kept = run.out / "rho" / f"{name.replace(':', '-')}.json"
     made_by = {"options": dict(method.options), "file": sha256(file) if file else "", "draws": measure.draws}
     made_by = json.loads(json.dumps(made_by))
     try:
@@ -274,7 +276,7 @@ def _errors(
     with tqdm(total=len(run.pairs), desc=name, unit="pair", disable=not run.progress) as bar:
         for task in tasks(run, pipe=pipe):
             if slug(task.pair) not in found:
-                if method.slow:
+                if method.slow and name in METHODS:  # a row with options of its own is worked out below
                     make(task, name)
                 found[slug(task.pair)] = measure.merged(task.pair, method.merge(task, **method.options)).both
                 with atomic(kept) as aside:

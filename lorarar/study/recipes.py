@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lorarar.collection import Collection, Folders
 from lorarar.hypernet import PARTS, Network, load_network
 from lorarar.lora import load_lora
@@ -72,21 +74,29 @@ class Training:
     """One network to train: a recipe of `RECIPES`, what is changed of it, and which LoRAs it learns from.
 
     ``pairs`` of ``subjects`` and ``styles`` are drawn by the seed; None takes the scale's number and the
-    zoo's training names. Names that the zoo has not are of the folders ``world``.
+    zoo's training names, with all of the folders ``world`` where there are such. A number in place of names
+    has the seed draw so many of these. Names that the zoo has not are of ``world``.
     """
 
     recipe: str
     seed: int = 0
     changes: Mapping[str, Any] = field(default_factory=dict)
     pairs: int | None = None
-    subjects: tuple[str, ...] | None = None
-    styles: tuple[str, ...] | None = None
+    subjects: tuple[str, ...] | int | None = None
+    styles: tuple[str, ...] | int | None = None
     world: Path | None = None
 
     def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the subjects and styles to draw pairs from. Raises ValueError for names nobody has."""
-        known = zoo.split("train")
-        both = self.subjects or known[0], self.styles or known[1]
+        """Return the subjects and styles to draw pairs from.
+
+        Raises:
+            ValueError: names nobody has, or more of them than there are.
+        """
+        rng = np.random.default_rng(self.seed)
+        both = tuple(
+            self._drawn(wanted, axis, rng) if isinstance(wanted, int | None) else wanted
+            for axis, wanted in (("subject", self.subjects), ("style", self.styles))
+        )
         for axis, names in zip(("subject", "style"), both, strict=True):
             if wrong := [name for name in names if self._world(name).axis(name) != axis]:
                 raise ValueError(f"{wrong[0]} is no {axis}")
@@ -98,6 +108,17 @@ class Training:
         if isinstance(world, Folders):
             return with_pictures(name, load_lora(world.file_of(name, world.folder(scale))), world)
         return _side(name, scale)
+
+    def _drawn(self, count: int | None, axis: str, rng: np.random.Generator) -> tuple[str, ...]:
+        known = [*zoo.split("train")[axis == "style"]]
+        if self.world:
+            own = _folders(self.world)
+            known += [name for name in own.names if own.axis(name) == axis]
+        if count is None:
+            return tuple(known)
+        if count > len(known):
+            raise ValueError(f"{count} training LoRAs of {axis}s wanted, and there are {len(known)}")
+        return tuple(known[i] for i in sorted(rng.permutation(len(known))[:count]))
 
     def _world(self, name: str) -> Collection:
         known = name in subjects.SUBJECTS or name in styles.STYLES

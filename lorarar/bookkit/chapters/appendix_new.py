@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lorarar.bookkit import contests
-from lorarar.bookkit import style as look
 from lorarar.bookkit.claims import Claim, sign_verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.pictures import image_grid
@@ -45,8 +44,6 @@ ROWS = {
     "sum at 0.7": "sum",
 }
 """The rows whose means are told."""
-HUES = {"ZipLoRA": look.SUBJECT, "invariants": look.MERGED, "sum at 0.7": look.STYLE}
-HUES |= dict.fromkeys(("LoRA.rar, as shipped", "LoRA.rar, converged"), look.OTHER)
 
 
 def recorded(scale: str = "shoebox") -> Facts:
@@ -139,4 +136,4 @@ def concepts_figure() -> Figure:
 
 def contest_figure(scale: str = "shoebox") -> Figure:
     """Show the share of the new concepts' images that are right, by row, with intervals."""
-    return contests.contest_figure("new_concepts", scale, colours=HUES)
+    return contests.contest_figure("new_concepts", scale)

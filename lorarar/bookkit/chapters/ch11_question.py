@@ -56,7 +56,7 @@ TOLD = (
     ("invariants", "place alone"),
 )
 """Leads that are told with their intervals; of others, on which side of zero they lie."""
-HUES = {COLUMNS: look.OTHER, PLACE: look.INK, INVARIANTS: look.MERGED}
+HUES = {COLUMNS: look.HUES["lorarar"], PLACE: look.INK, INVARIANTS: look.HUES["invariants"]}
 
 
 # ---------------------------------------------------------------- numbers from shipped files
@@ -338,7 +338,4 @@ def errors_figure(scale: str = "shoebox") -> Figure:
 
 def strangers_contest(scale: str = "shoebox") -> Figure:
     """Show the mean ρ of each row of the contest, with its interval."""
-    names = record(f"strangers{suffix(scale)}")["rows"]
-    colours = {"invariants": look.MERGED, "ZipLoRA": look.SUBJECT}
-    colours |= {name: look.OTHER for name in names if name.startswith("LoRA.rar")}
-    return contests.contest_figure("strangers", scale, label="ρ on strangers", colours=colours)
+    return contests.contest_figure("strangers", scale, label="ρ on strangers")

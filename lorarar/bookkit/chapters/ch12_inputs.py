@@ -53,7 +53,6 @@ CHOICES = {
 """Rows of the plan on validation, and their facts."""
 NETWORK = "LoRA.rar, converged"
 """The row whose error the signs are held against."""
-HUES = {OURS: look.MERGED, "RegMean, pictures": look.MERGED, OPTIMUM: look.SUBJECT, NETWORK: look.OTHER}
 
 
 # ---------------------------------------------------------------- numbers from shipped files
@@ -248,8 +247,7 @@ def merges_figure(pictures: Mapping[str, np.ndarray]) -> Figure:
 def choices_figure(scale: str = "shoebox") -> Figure:
     """Show the mean ρ on validation of each choice, with its interval."""
     rows = record(f"inputs_validation_rho{suffix(scale)}")["rows"]
-    colours = {name: look.MERGED for name in rows} | {"ZipLoRA": look.SUBJECT}
-    colours |= dict.fromkeys(("sum at 0.7", "place alone"), look.INK)
+    colours = dict.fromkeys(rows, look.HUES["regmean"]) | contests.hues(("ZipLoRA", "sum at 0.7", TABLE))
     figure = figures.forest(
         {name: row["mean"] for name, row in rows.items()}, label="ρ", colours=colours, percent=False
     )
