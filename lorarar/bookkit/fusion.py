@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,22 +17,35 @@ from lorarar.study.contest import difference, mean
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
-    from lorarar.study.statistics import Entry
-
-ROWS = {
-    "RegMean": ("RegMean", "regmean"),
-    "RegMean, ridge 0.001": ("RegMean, ridge 0.001", "closed"),
-    "Mix-of-Show": ("Mix-of-Show", "mix"),
-    "Mix-of-Show, 10 steps": ("Mix-of-Show, 10 steps", "early"),
-    "sum at 0.7": ("sum at 0.7", "tuned"),
-    "plain sum": ("plain sum", "sum"),
-    "Custom Diffusion, zoo": ("Custom Diffusion, of the same LoRAs", "zoo"),
-    "Custom Diffusion": ("Custom Diffusion, of narrow LoRAs", "custom"),
-    "its LoRAs, plain sum": ("plain sum of narrow LoRAs", "narrow_sum"),
-    "its LoRAs, RegMean": ("RegMean of narrow LoRAs", "narrow_regmean"),
-    "ZipLoRA": ("ZipLoRA, on two subjects", "zip"),
+SHOWN = {
+    "Custom Diffusion, zoo": "Custom Diffusion",
+    "Custom Diffusion": "Custom Diffusion, narrow LoRAs",
+    "its LoRAs, plain sum": "plain sum, narrow LoRAs",
+    "its LoRAs, RegMean": "RegMean, narrow LoRAs",
+    "ZipLoRA": "ZipLoRA, on two subjects",
 }
-"""Rows of the plan: what the page calls them, and their facts. Narrow LoRAs have keys and values alone."""
+"""Rows that the page calls otherwise than the plan; narrow LoRAs have keys and values of cross-attention."""
+QUOTED = {
+    "RegMean": "regmean",
+    "RegMean, ridge 0.001": "closed",
+    "Mix-of-Show": "mix",
+    "Mix-of-Show, 10 steps": "early",
+    "Custom Diffusion, zoo": "wide",
+    "Custom Diffusion": "custom",
+    "its LoRAs, plain sum": "narrow_sum",
+    "its LoRAs, RegMean": "narrow_regmean",
+}
+"""Rows that the page quotes, and their facts."""
+ASKED = {
+    "mix_regmean_right": ("Mix-of-Show", "RegMean"),
+    "mix_closed_rho": ("Mix-of-Show", "RegMean, ridge 0.001"),
+    "mix_tuned_right": ("Mix-of-Show", "sum at 0.7"),
+    "mix_tuned_rho": ("Mix-of-Show", "sum at 0.7"),
+    "custom_sum_right": ("Custom Diffusion", "its LoRAs, plain sum"),
+    "custom_sum_rho": ("Custom Diffusion", "its LoRAs, plain sum"),
+    "custom_narrow_right": ("Custom Diffusion", "its LoRAs, RegMean"),
+}
+"""Questions of the plan that the page answers, by what was measured, and their facts."""
 ALIGNMENTS = {"CLIP-I": "style", "DINO": "subject", "CLIP-T": "text"}
 """The metrics of the record, by the words of ZipLoRA's table."""
 
@@ -54,34 +68,33 @@ def alignments(scale: str) -> dict[str, dict[str, np.ndarray]]:
 def facts(scale: str = "shoebox") -> Facts:
     """Return what the contest of Mix-of-Show and Custom Diffusion found."""
     right, aligned, errors = pairs(scale), alignments(scale), contests.means("fusion_rho", scale)
-    found = {f"{key}_right": right[row].mean() for row, (_, key) in ROWS.items()}
-    found |= {f"{key}_rho": errors[row].value for row, (_, key) in ROWS.items()}
-    for name in ALIGNMENTS.values():
-        found |= {f"{key}_{name}": aligned[row][name].mean() for row, (_, key) in ROWS.items()}
-
-    def lead(one: str, other: str) -> Entry:
-        return difference(right[one], right[other])
-
-    for key, one, other in (
-        ("mix_tuned", "Mix-of-Show", "sum at 0.7"),
-        ("mix_closed", "Mix-of-Show", "RegMean, ridge 0.001"),
-        ("mix_zip", "Mix-of-Show", "ZipLoRA"),
-        ("custom_sum", "Custom Diffusion", "its LoRAs, plain sum"),
-        ("custom_narrow", "Custom Diffusion", "its LoRAs, RegMean"),
-        ("narrow_regmean", "its LoRAs, RegMean", "RegMean"),
-    ):
-        found |= contests.ends(f"{key}_lead", lead(one, other))
+    found = {f"{key}_right": right[row].mean() for row, key in QUOTED.items()}
+    found |= {f"{key}_rho": errors[row].value for row, key in QUOTED.items()}
+    found["fusion_pairs"] = right["Mix-of-Show"].size
+    for key, question in ASKED.items():
+        lead = contests.leads("fusion_rho" if key.endswith("rho") else "fusion", scale)[question]
+        found |= {f"{key}_low": lead.low, f"{key}_high": lead.high}
+    for row, key in (("Mix-of-Show", "mix"), ("Custom Diffusion, zoo", "wide")):
+        found |= {f"{key}_{name}": aligned[row][name].mean() for name in ("style", "subject")}
+    found["next_subject"] = max(
+        of["subject"].mean() for row, of in aligned.items() if row != "Custom Diffusion, zoo"
+    )
+    beside = [
+        difference(aligned["Mix-of-Show"][name], aligned[other][name])
+        for name, other in product(ALIGNMENTS.values(), ("plain sum", "sum at 0.7"))
+    ]
+    found |= {"aligned_low": max(e.low for e in beside), "aligned_high": min(e.high for e in beside)}
     return Facts(found)
 
 
 def summary(scale: str) -> Styler:
     """Show for each row ρ, how often it is right, and the three alignments, the best first."""
     right, aligned, errors = pairs(scale), alignments(scale), contests.means("fusion_rho", scale)
-    rows = sorted(ROWS, key=lambda row: -right[row].mean())
+    rows = sorted(right, key=lambda row: -right[row].mean())
     return table(
         [
             {
-                "Method": ROWS[row][0],
+                "Method": SHOWN.get(row, row),
                 "ρ": errors[row].value,
                 "Both right": look.interval(mean(right[row])),
                 **{name.capitalize(): of.mean() for name, of in aligned[row].items()},
@@ -90,3 +103,30 @@ def summary(scale: str) -> Styler:
         ],
         {"ρ": ".2f"} | {name.capitalize(): ".3f" for name in ALIGNMENTS.values()},
     )
+
+
+def statements(f: Facts) -> dict[str, bool]:
+    """Return the findings about both, each by a fragment of the prose."""
+    return {
+        "Mix-of-Show draws what RegMean draws": (
+            abs(f.mix_right - f.regmean_right) < 0.05
+            and f.mix_regmean_right_low <= 0 <= f.mix_regmean_right_high
+        ),
+        "Fifty steps stop short of the answer": (
+            f.mix_closed_rho_low < f.mix_closed_rho_high < 0 and f.closed_rho < f.mix_rho < f.regmean_rho
+        ),
+        "and are right as often": abs(f.early_right - f.mix_right) < 0.05 and f.early_rho < 1.2 * f.mix_rho,
+        "far ahead of the sum at": 0.1 < f.mix_tuned_rho_low < f.mix_tuned_rho_high,
+        "in pictures that stays open": f.mix_tuned_right_low < 0 < f.mix_tuned_right_high,
+        "has no right picture": f.wide_right == 0,
+        "well below that of their plain sum": 0.05 < f.custom_sum_rho_low < f.custom_sum_rho_high,
+        "still three times that of RegMean": 2.5 < f.custom_rho / f.narrow_regmean_rho < 4,
+        "no interval of these differences excludes zero": (
+            f.custom_sum_right_low <= 0 <= f.custom_sum_right_high
+            and f.custom_narrow_right_low <= 0 <= f.custom_narrow_right_high
+        ),
+        "RegMean, too, is right less often with narrow LoRAs": f.narrow_regmean_right < f.regmean_right - 0.1,
+        "nearest of all to the subject": f.wide_subject > f.next_subject,
+        "no further from the style than Mix-of-Show": f.wide_style > f.mix_style - 0.01,
+        "no interval between Mix-of-Show and either sum excludes zero": f.aligned_low <= 0 <= f.aligned_high,
+    }
