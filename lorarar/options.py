@@ -206,6 +206,13 @@ class MergeOptions(Options):
     ridge: float = option(
         0.1, "share of the inputs' mean square that is added in every direction", above=0, methods=WITH_BASE
     )
+    fusion_steps: int | None = option(
+        None,
+        "approach the answer by so many steps from the base instead, without a ridge (Mix-of-Show: 50)",
+        least=1,
+        shown="",
+        methods=WITH_BASE,
+    )
     content_weight: float = option(1.0, "weight of the content's update", **_WEIGHT)
     style_weight: float = option(1.0, "weight of the style's update", **_WEIGHT)
     rank: int | None = option(

@@ -145,7 +145,7 @@ def test_a_plan_may_name_its_own_pairs(tmp_path):
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "data" / "plans").glob("*.json")), ids=lambda file: file.stem)
-def test_the_plans_of_the_book_can_be_read(file):
+def test_the_plans_of_the_book_can_be_read(file, root):
     found = contest.read_plan(file)
     assert found.rows and found.questions
     for name in (*found.subjects, *found.styles):
@@ -153,7 +153,7 @@ def test_the_plans_of_the_book_can_be_read(file):
     for row in found.rows:
         for training in row.trainings:
             recipe(SCALES["shoebox"], training.recipe, training.seed, **training.changes)
-            taught = training.names()
+            taught = (replace(training, world=root) if training.world else training).names()
             assert training.pairs is None or training.pairs <= len(taught[0]) * len(taught[1])
             # What a network is tested on it has not seen.
             assert not set(found.subjects) & set(taught[0]) and not set(found.styles) & set(taught[1])
@@ -261,6 +261,25 @@ def test_a_contest_by_rho_measures_merges_and_goes_on_where_it_stopped(root, lor
         assert found["halves"].ravel()[3] == pytest.approx(measure.rho(pair, gates), rel=1e-3)
     monkeypatch.setattr(contest, "merge", None)  # nothing is merged or measured twice
     assert all(np.array_equal(one, found[name]) for name, one in contest.contest(run, written).items())
+
+
+@pytest.mark.slow
+def test_a_row_may_merge_loras_of_its_own(root, loras, tmp_path):
+    world, others = Folders(root), tmp_path / "others"
+    names = (*world.split("test")[0][:2], world.split("test")[1][0])
+    train(names, others, "smoke", targets=["attn2.to_v"], seed=5, world=world, progress=False)
+    rows = {"sum": {"method": "direct"}, "sum of others": {"method": "direct", "loras": str(others)}}
+    written = contest.read_plan(plan(tmp_path, measure="rho", rows=rows, questions=[]))
+    run = setting(
+        "test", "smoke", names=names, loras=loras, out=tmp_path / "out", world=world, progress=False
+    )
+    found = contest.contest(run, written)
+    first = replace(written, rows=written.rows[:1])
+    alone = contest.contest(replace(run, loras=others, out=tmp_path / "alone"), first)
+    assert found["sum of others"] == pytest.approx(alone["sum"], rel=1e-4)
+    before = contest.contest(replace(run, out=tmp_path / "before"), first)
+    assert found["sum"] == pytest.approx(before["sum"], rel=1e-4)
+    assert found["sum"] != pytest.approx(alone["sum"], rel=1e-2)
 
 
 @pytest.mark.slow

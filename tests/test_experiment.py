@@ -16,7 +16,7 @@ from lorarar.hypernet import Hypernetwork
 from lorarar.images import GREEN, RED, framed
 from lorarar.judging import Verdicts, image_similarity, load_encoder
 from lorarar.lora import LoRAError, delta_weight, load_coefficients, load_lora
-from lorarar.merging import ziplora
+from lorarar.merging import custom_diffusion, merge, ziplora
 from lorarar.options import LoraRecipe, MergerRecipe
 from lorarar.pipelines import generate, load_pipeline, loaded
 from lorarar.scales import SCALES, Scale, data_folder
@@ -27,10 +27,12 @@ from lorarar.shoebox.world import styles, subjects
 from lorarar.study import images as study_images
 from lorarar.study.__main__ import main
 from lorarar.study.cells import SPLITS, cell_of, hypernetwork_of, setting, tasks
+from lorarar.study.constrained import captions
+from lorarar.study.contest import read_plan
 from lorarar.study.images import read_cell
 from lorarar.study.judges import better, examined
 from lorarar.study.methods import METHODS, MORE, find_method
-from lorarar.study.metrics import measured, table_a2
+from lorarar.study.metrics import aligned, measured, table_a2
 from lorarar.study.records import from_record
 from lorarar.study.samples import KINDS, Sample, overview, samples
 from lorarar.study.tables import agreement, maps, scoreboard
@@ -38,6 +40,7 @@ from lorarar.study.times import times
 from lorarar.study.training import slug
 from lorarar.study.tuning import tuned
 from lorarar.study.verdicts import Judge, find_judge, judged, verdicts
+from lorarar.train import own_inputs, own_words, word_features
 
 # One process has all of them, so that what they share is made once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("experiment")]
@@ -158,6 +161,14 @@ def test_methods_without_a_row_are_asked_for_by_name(whole, run):
     """Each against its own mechanism, with the pair's LoRAs."""
     pipe, pair = whole[1], PAIRS[1]
     both = [zoo.load(name, run.scale) for name in pair]
+    subject, style = zoo.words(pair[0]), zoo.words(style=pair[1], cls=zoo.class_of(pair[0]))
+    asked = [subject], [zoo.words(style=pair[1], cls=cls) for cls in subjects.CLASSES]
+    inputs = (
+        own_inputs(pipe, lora, said, pictures=2, seed=900) for lora, said in zip(both, asked, strict=True)
+    )
+    fused = merge(*both, "regmean", inputs=tuple(inputs), fusion_steps=2)
+    kept = word_features(pipe, captions(zoo, pair[1])).values()
+    constrained = custom_diffusion(*both, own_words(pipe, [subject], [style]), torch.stack(list(kept)))
     by_hand = {
         "lora-switch": switching.scheduled(pipe, *both, lambda n: switching.turns(n)[:, None]),
         "lora-switch:every=1": switching.scheduled(
@@ -166,6 +177,8 @@ def test_methods_without_a_row_are_asked_for_by_name(whole, run):
         "lora-composite": switching.composed(pipe, *both),
         "dynamic-fusion": switching.selected(pipe, *both),
         "levels:content_rest=1,style_rest=1": loaded(pipe, *both),
+        "mix-of-show:fusion_steps=2,draws=2": loaded(pipe, fused),
+        "custom-diffusion": loaded(pipe, constrained),
     }
     assert set(MORE) == {name.partition(":")[0] for name in by_hand} | {"est-lora", "regmean"}
     study_images.images(run, list(by_hand), wanted=[pair], pipe=pipe)
@@ -513,7 +526,7 @@ def test_hypernetworks_lie_with_their_scale(place, scale):
     assert hypernetwork_of("smoke") == hypernetwork_of("shoebox")
 
 
-def test_metrics_compare_with_the_right_references(whole, monkeypatch):
+def test_metrics_compare_with_the_right_references(whole, monkeypatch, tmp_path):
     """With encoders that see the mean colour only, against the cosines by hand."""
     run, _ = whole
 
@@ -541,6 +554,15 @@ def test_metrics_compare_with_the_right_references(whole, monkeypatch):
         np.isclose(entry.value, found["direct"]["CLIP-I"].mean()) and entry.low <= entry.value <= entry.high
     )
     assert table["base"]["CLIP-T"] == (0.5, 0.5, 0.5)
+
+    rows = {"direct": {"method": "direct"}, "k-lora": {"method": "k-lora", "subjects": 1}}
+    written = tmp_path / "plan.json"
+    written.write_text(json.dumps({"measure": "critic", "count": run.count, "rows": rows, "questions": []}))
+    by_row = aligned(run, read_plan(written), 1.0, 2.0)
+    assert np.allclose(by_row["direct"]["DINO"], found["direct"]["DINO"].mean(1).reshape(1, 2, 2))
+    assert np.allclose(by_row["k-lora"]["CLIP-I"], found["k-lora"]["CLIP-I"].mean(1)[:2].reshape(1, 1, 2))
+    with pytest.raises(ValueError, match=r"no images .*direct.*: make them first, with"):
+        aligned(replace(run, out=tmp_path), read_plan(written), 1.0, 2.0)
 
 
 def test_hypernetworks_are_compared_on_validation(whole, run, tmp_path):

@@ -144,6 +144,9 @@ def test_another_recipe_or_number_of_images_is_trained_anew(scale, tmp_path):
     longer = replace(scale, style=replace(scale.style, steps=3))
     zoo.train(name, tmp_path, longer, device="cpu", progress=False)
     assert path.read_bytes() not in (first, one)
+    layers = "attn2.to_k", "attn2.to_v"
+    zoo.train(name, tmp_path, longer, targets=layers, device="cpu", progress=False)
+    assert load_lora(path) and all(layer.endswith(layers) for layer in load_lora(path))
 
 
 def test_a_broken_file_is_trained_anew(scale, tmp_path):
@@ -277,6 +280,8 @@ def test_the_command_trains_measures_sums_and_chooses(scale, place, tmp_path, ca
         ["measure", "--record", "../elsewhere"],
         ["measure", "--scale", "huge"],
         ["train", "--seed", "-1"],
+        ["measure", "--targets", "to_q"],
+        ["train", "--targets", "to_z"],
         ["measure", "--out", "/nowhere"],
     ],
 )

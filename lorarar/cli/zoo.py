@@ -35,6 +35,12 @@ def add_zoo(commands: Commands) -> None:
     )
     parser.add_argument("--images", type=int, metavar="N", help="train: pictures; default: 5 and 12, or all")
     parser.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="LAYER",
+        help="train: how the names of the layers end that get an update; default: all of attention",
+    )
+    parser.add_argument(
         "--count",
         type=int,
         metavar="N",
@@ -57,6 +63,8 @@ def _zoo(options: argparse.Namespace) -> None:
     if options.record and not options.record.replace("_", "").isalnum():
         raise ValueError(f"--record {options.record}: expected letters, digits and _")
 
+    if options.targets and options.step != "train":
+        raise ValueError("--targets goes with zoo train")
     if options.world and options.step != "train":
         raise ValueError("--world DIR goes with zoo train; see lorarar study for the rest")
     if options.base and not (options.step == "train" and options.out):
@@ -72,7 +80,9 @@ def _zoo(options: argparse.Namespace) -> None:
     common = {"seed": options.seed, "device": options.device, "progress": not options.quiet}
     if options.step == "train":
         scale = based(options.scale, options.base)
-        made = zoo.train(names, loras, scale, count=options.images, world=world, **common)
+        made = zoo.train(
+            names, loras, scale, count=options.images, targets=options.targets, world=world, **common
+        )
         for path in made:
             if not options.quiet:
                 print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")

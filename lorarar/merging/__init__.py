@@ -15,6 +15,7 @@ on whatever device the factors are on.
 
 from lorarar.merging.alike import alike
 from lorarar.merging.columns import direct, levels, lorarar, summary, table, ziplora
+from lorarar.merging.constrained import custom_diffusion
 from lorarar.merging.methods import merge
 from lorarar.merging.nullspace import np_lora
 from lorarar.merging.pairs import Gates, Progress, batches, matching, parallel, stacked
@@ -35,6 +36,7 @@ __all__ = [
     "alike",
     "batches",
     "compress",
+    "custom_diffusion",
     "dare",
     "dare_ties",
     "direct",

@@ -86,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument(
                 "--base", type=Path, metavar="DIR", help="another base than the scale's, with --loras"
             )
+        if name == "metrics":
+            step.add_argument(
+                "--plan", type=Path, metavar="PLAN", help="of the images that this contest made, row by row"
+            )
         if name == "novelty":
             step.add_argument("--contest", metavar="NAME", default="strangers", help="its record, of ρ")
         if name in RECORDED:
@@ -268,6 +272,8 @@ def _run(options: argparse.Namespace) -> None:
         say(steps.record_costs(options, run))
     elif options.step == "contest":
         say(steps.record_contest(options, run))
+    elif options.step == "metrics" and options.plan:
+        say(steps.record_alignments(options, run))
     elif options.step == "novelty":
         say(steps.record_novelty(options, run))
     elif options.step in ("times", "metrics"):

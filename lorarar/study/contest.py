@@ -16,6 +16,7 @@ A number in place of "subjects" or "styles" has each seed draw so many.
 
 A plan whose pairs are not those of a split names them: "on": {"subjects": […], "styles": […]}.
 A row with "subjects": 10 is made for the first ten alone, as what takes minutes a pair, and compared there.
+A row with "loras": "runs/…" merges LoRAs of its own from that folder; its ρ is against those.
 The measure is a judge's, who says which of ``count`` images of a pair are right, or ``rho``, the error of a
 merge (`lorarar.study.ruler`), which needs no images, is better when it is lower, and says nothing of a method
 that merges while it samples. A method is one of `lorarar.study.methods.KNOWN`, or ``table``.
@@ -29,7 +30,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,14 +73,24 @@ class Row:
     files: tuple[Path, ...]
     subjects: int | None = None
     trainings: tuple[Training, ...] = ()
+    loras: Path | None = None
+
+    @property
+    def cells(self) -> list[str]:
+        """The names of its cells, one for each file or training."""
+        own = zoo.slug(self.name)
+        if self.method in PLAIN and KNOWN[self.method].slow:  # `make` keeps what has no options of its own
+            return [f"{self.method}:{own}" if self.options else self.method]
+        return [f"{own}-{i}" for i in range(len(self.files or self.trainings))] or [own]
 
     @property
     def entrants(self) -> list[tuple[str, Path | None]]:
         """What is judged: a name for its cells, and its file."""
-        own = zoo.slug(self.name)
-        if self.method in PLAIN and KNOWN[self.method].slow:  # `make` keeps what has no options of its own
-            return [(f"{self.method}:{own}" if self.options else self.method, None)]
-        return [(f"{own}-{i}", file) for i, file in enumerate(self.files)] or [(own, None)]
+        return list(zip(self.cells, self.files or [None] * len(self.cells), strict=True))
+
+    def setting(self, run: Setting) -> Setting:
+        """Return a run with the row's own LoRAs, and those of its subjects that the row is made for."""
+        return replace(run, subjects=run.subjects[: self.subjects], loras=self.loras or run.loras)
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,7 @@ def read_plan(path: Path) -> Plan:
                 tuple(ROOT / file for file in row.get("files", ())),
                 row.get("subjects"),
                 _trainings(row.get("train")),
+                Path(row["loras"]) if "loras" in row else None,
             )
             for name, row in said["rows"].items()
         )
@@ -204,11 +218,16 @@ def contest(run: Setting, plan: Plan) -> dict[str, np.ndarray]:
     pipe = load_pipeline(run.scale, run.device)
     plan = with_networks(plan, pipe, run.out / "networks", progress=run.progress)
     if plan.measure == "rho":
-        names = (*run.subjects, *run.styles)
-        loras = adapters(names, run.loras, run.scale, run.world)
-        sides = {name: with_pictures(name, loras[name], run.world) for name in names}
-        with ruler(pipe, sides=sides) as measure:
-            return _entered(run, plan, lambda *entry: _errors(*entry, pipe, measure))
+        with ExitStack() as stack:
+
+            @cache
+            def measure(loras: Path) -> Ruler:
+                names = (*run.subjects, *run.styles)
+                found = adapters(names, loras, run.scale, run.world)
+                sides = {name: with_pictures(name, found[name], run.world) for name in names}
+                return stack.enter_context(ruler(pipe, sides=sides))
+
+            return _entered(run, plan, lambda own, *entry: _errors(own, *entry, pipe, measure(own.loras)))
     by = find_judge(plan.measure, run.scale, run.device, run.world)
     return _entered(run, plan, lambda *entry: _shares(*entry, pipe, by))
 
@@ -218,7 +237,7 @@ def _entered(
 ) -> dict[str, np.ndarray]:
     found = {}
     for row in plan.rows:
-        own = replace(run, subjects=run.subjects[: row.subjects])
+        own = row.setting(run)
         found[row.name] = np.stack(
             [
                 measured(

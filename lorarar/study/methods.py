@@ -17,8 +17,10 @@ from lorarar import estlora, klora, switching
 from lorarar.judging import embed_images, load_encoder
 from lorarar.lora import LoRA, load_coefficients, load_lora, save_coefficients, save_lora
 from lorarar.merging import merge
+from lorarar.merging.fusion import STEPS
 from lorarar.pipelines import generate, loaded
 from lorarar.scales import local
+from lorarar.study.constrained import by_constraint
 from lorarar.study.regression import by_regression
 from lorarar.study.training import (
     Task,
@@ -132,6 +134,8 @@ METHODS: dict[str, Method] = {
 MORE: dict[str, Method] = {
     "levels": Method(_by_library("levels")),
     "regmean": Method(by_regression),
+    "mix-of-show": Method(by_regression, {"fusion_steps": STEPS}),
+    "custom-diffusion": Method(by_constraint),
     "est-lora": Method(_est_lora, sampling=True),
     "lora-switch": Method(_lora_switch, sampling=True),
     "lora-composite": Method(lambda task: switching.composed, sampling=True),

@@ -1,4 +1,4 @@
-"""The standard metrics on the experiment's images, for table A2."""
+"""The standard metrics on the experiment's images: LoRA.rar's table A2, ZipLoRA's table 1."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tqdm import tqdm
 from lorarar.judging import Encoder, image_similarity, text_similarity
 from lorarar.scales import Scale, find_scale, local
 from lorarar.study.cells import Setting, cell_of
+from lorarar.study.contest import Plan
 from lorarar.study.images import read_cell
 from lorarar.study.methods import METHODS
 from lorarar.study.statistics import Entry, crossed
@@ -57,3 +58,29 @@ def table_a2(found: Mapping[str, Mapping[str, np.ndarray]], subjects: int) -> di
         method: {name: crossed(values.mean(1).reshape(subjects, -1)) for name, values in rows.items()}
         for method, rows in found.items()
     }
+
+
+def aligned(run: Setting, plan: Plan, clip: Encoder, dino: Encoder) -> dict[str, dict[str, np.ndarray]]:
+    """Measure style, subject and text alignment of a plan's rows on the run's pairs (`Plan.setting`).
+
+    So ZipLoRA's table 1 calls CLIP-I, DINO and CLIP-T of `measured`; the images are those that
+    `lorarar.study.contest` has made.
+
+    Returns:
+        {row: {"CLIP-I", "DINO", "CLIP-T": (trainings, subjects, styles)}}, the mean of a pair's images.
+
+    Raises:
+        ValueError: an image is missing: run the contest first, by a judge.
+    """
+    found = {}
+    for row in plan.rows:
+        own = row.setting(run)
+        places = [cell_of(own, name, pair) for name in row.cells for pair in own.pairs]
+        if missing := [place for place in places if not (place / "cell.json").is_file()]:
+            raise ValueError(f"no images {missing[0]}: make them first, with `lorarar study contest PLAN`")
+        rows = measured(own, clip, dino, row.cells).values()
+        found[row.name] = {
+            metric: np.stack([one[metric].mean(1).reshape(len(own.subjects), -1) for one in rows])
+            for metric in ("CLIP-I", "DINO", "CLIP-T")
+        }
+    return found

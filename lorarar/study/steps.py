@@ -15,8 +15,9 @@ from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
 from lorarar.study import ladder
 from lorarar.study.cells import Setting, hypernetwork_of
+from lorarar.study.contest import Plan, contest, mean, read_plan, values
 from lorarar.study.judges import examined
-from lorarar.study.metrics import encoders
+from lorarar.study.metrics import aligned, encoders
 from lorarar.study.networks import networks
 from lorarar.study.recipes import RECIPES
 from lorarar.study.records import record_command, record_name
@@ -93,19 +94,22 @@ def record_costs(options: argparse.Namespace, run: Setting) -> Path:
     )
 
 
-def record_contest(options: argparse.Namespace, run: Setting) -> Path:
-    """Make and judge what a plan says, and record its answers."""
-    from lorarar.study.contest import contest, read_plan, values
-
+def _planned(options: argparse.Namespace, run: Setting) -> tuple[Plan, Setting]:
+    """Return the plan and its run; one that names its pairs has a folder of its own."""
     plan = read_plan(options.plan)
-    own = f" --measure {options.measure}" if options.measure else ""
-    name = options.plan.stem
-    if own:
-        plan = replace(plan, measure=options.measure)
-        name += f"_{options.measure}"
     run = plan.setting(run)
     if options.out is None and (plan.subjects or plan.styles):
         run = replace(run, out=run.out.with_name(options.plan.stem))
+    return plan, run
+
+
+def record_contest(options: argparse.Namespace, run: Setting) -> Path:
+    """Make and judge what a plan says, and record its answers."""
+    plan, run = _planned(options, run)
+    own, name = "", options.plan.stem
+    if options.measure:
+        plan = replace(plan, measure=options.measure)
+        own, name = f" --measure {options.measure}", f"{name}_{options.measure}"
     found = contest(run, plan)
     if options.base:
         own += f" --base {options.base} --loras {options.loras}"
@@ -117,6 +121,32 @@ def record_contest(options: argparse.Namespace, run: Setting) -> Path:
         seed=run.seed,
         scale=run.scale.name,
         inputs=inside([*files, *sorted((data_folder() / "shoebox").glob("*/**/*.safetensors"))]),
+    )
+
+
+def record_alignments(options: argparse.Namespace, run: Setting) -> Path:
+    """Record style, subject and text alignment of the images that a plan's contest has made."""
+    plan, run = _planned(options, run)
+    found = aligned(run, plan, *(load_encoder(source, options.device) for source in encoders(run.scale)))
+    rows = {
+        name: {
+            metric: {"mean": mean(of), "pairs": np.round(of, 4).tolist()} for metric, of in metrics.items()
+        }
+        for name, metrics in found.items()
+    }
+    return save_recorded(
+        options.record or record_name(run.scale, f"{options.plan.stem}_alignments"),
+        {"subjects": list(run.subjects), "styles": list(run.styles), "seeds": run.seeds, "rows": rows},
+        command=record_command(f"metrics --plan data/plans/{options.plan.name}", run),
+        seed=run.seed,
+        scale=run.scale.name,
+        inputs=inside(
+            [
+                options.plan,
+                *sorted((data_folder() / "shoebox" / "clip").glob("*.safetensors")),
+                *sorted((data_folder() / "shoebox" / "dino").glob("*.safetensors")),
+            ]
+        ),
     )
 
 

@@ -6,6 +6,8 @@ from lorarar.train.hypernetwork import train_hypernetwork
 from lorarar.train.inputs import own_inputs, pictured_inputs
 from lorarar.train.objective import merging_loss, similarity
 from lorarar.train.pictures import read_captions
+from lorarar.train.words import features as word_features
+from lorarar.train.words import own_words
 from lorarar.train.ziplora import optimise
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "merging_loss",
     "optimise",
     "own_inputs",
+    "own_words",
     "pictured_inputs",
     "read_captions",
     "read_list",
@@ -20,4 +23,5 @@ __all__ = [
     "similarity",
     "train_hypernetwork",
     "train_lora",
+    "word_features",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lorarar.bookkit import figures, records, sums
+from lorarar.bookkit import figures, fusion, records, sums
 from lorarar.bookkit import style as look
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import DIRECT, GREY, INK, OTHER, SKY
@@ -66,7 +66,8 @@ def recorded(scale: str = "shoebox") -> Facts:
         [both["both"] for w, both in by_weights.items() if all(w)], 1
     )  # (pairs, weights, images)
     rows = {name: [i for i, (subject, _) in enumerate(pairs) if subject.startswith(name)] for name in _NAMES}
-    return Facts({f"{name}_right": right[i].mean() for name, i in rows.items()}, _rivals(scale))
+    own = {f"{name}_right": right[i].mean() for name, i in rows.items()}
+    return Facts(own, _rivals(scale), fusion.facts(scale))
 
 
 _NAMES = ("dog", "clock", "bear")
@@ -224,7 +225,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "These two are ahead of K-LoRA": min(f.switch_over_k, f.composite_over_k) > 0,
         "no subject's update has as much energy as a style's": f.strongest_subject < 0.9,
         "the interval of their difference contains zero": f.composite_half_low <= 0 <= f.composite_half_high,
-    }
+    } | fusion.statements(f)
 
 
 def claims(facts: Facts) -> list[Claim]:

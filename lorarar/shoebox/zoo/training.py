@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lorarar.collection import Folders
 from lorarar.lora import LoRAError, load_lora, save_lora
+from lorarar.options import LoraOptions
 from lorarar.pipelines import base_sha256, load_pipeline
 from lorarar.scales import Scale, find_scale
 from lorarar.shoebox.world import styles, subjects
@@ -26,6 +27,7 @@ def train(
     scale: str | Scale = "shoebox",
     *,
     count: int | None = None,
+    targets: Sequence[str] | None = None,
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
@@ -41,6 +43,8 @@ def train(
         loras: the folder to write into; None takes the scale's (see `folder`).
         scale: whose base and recipes are used.
         count: pictures to train on; None takes `VIEWS`.
+        targets: names of the linear layers that get an update, or how they end; None takes those of
+            `lorarar.options.LoraOptions`, all of attention.
         seed: together with the name, of the start and of everything drawn.
         device: where to train; None takes the best there is.
         progress: show one bar over all steps.
@@ -50,13 +54,14 @@ def train(
         The files, in the order of the names.
 
     Raises:
-        ValueError: unknown name or scale, or a count below 1.
+        ValueError: unknown name or scale, a count below 1, or the UNet has no such layers.
     """
     whose = world or drawn
     names, scale = whose.expand(names), find_scale(scale)
     loras = whose.folder(scale) if loras is None else loras
     if count is not None and count < 1:
         raise ValueError(f"a LoRA needs at least 1 image, not {count}")
+    targets = list(LoraOptions.of(**({"targets": targets} if targets else {})).targets)
     pipe = load_pipeline(scale, device)
     known = sorted(world.names if world else [*subjects.SUBJECTS, *styles.STYLES])
     todo = []
@@ -69,6 +74,7 @@ def train(
             "seed": 1000 * seed + known.index(name),
             "base": base_sha256(pipe),
             "images": hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest(),
+            "targets": targets,
         }
         if not _made(whose.file_of(name, loras), settings):
             todo.append((name, images, captions, recipe, settings["seed"]))
@@ -88,6 +94,7 @@ def train(
                 images,
                 captions,
                 **vars(recipe),
+                targets=targets,
                 seed=own_seed,
                 gradient_checkpointing=scale.gradient_checkpointing,
                 checkpoint=f"{path}.checkpoint",
