@@ -92,7 +92,8 @@ def statements(facts: Facts) -> dict[str, bool]:
         "A merge that asks the base at hand carries over": f.koala_measures_low > 0.1
         and f.koala_beats_low > 0.1
         and f.koala_regmean < f.base_regmean + 0.05,
-        "What a network knows does not carry over": f.base_place < f.base_sum and f.koala_sum < f.koala_place,
+        "The lead that a network had at home does not carry over": f.base_place < f.base_sum
+        and f.koala_sum < f.koala_place,
         "Both leads are open": max(f.koala_reads_low, f.koala_looks_low)
         < 0
         < min(f.koala_reads_high, f.koala_looks_high),
@@ -138,7 +139,7 @@ def drawn_table(scale: str = "shoebox") -> Styler:
             "Family shown": of["family shown"],
             "Sharpness, drawings 1": of["Laplacian to drawings'"],
             "Fréchet distance": of["Fréchet distance"],
-            "Seconds": of["processor seconds an image"],
+            "Processor seconds": of["processor seconds an image"],
         }
         for name, of in record(f"backbones{suffix(scale)}")["of"].items()
     ]
@@ -150,7 +151,7 @@ def drawn_table(scale: str = "shoebox") -> Styler:
         "Sharpness, drawings 1": ".2f",
         "Fréchet distance": ".2f",
     }
-    return table(rows, form | {"Seconds": ".2f"})
+    return table(rows, form | {"Processor seconds": ".2f"})
 
 
 def answers_table(scale: str = "shoebox") -> Styler:
