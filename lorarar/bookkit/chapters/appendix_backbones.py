@@ -40,7 +40,7 @@ ASKED = {
     ("LoRA.rar, converged", "ZipLoRA"): "rar_zip",
 }
 """The questions whose answers by ρ are told."""
-RECORDS = ("backbones", "koala_rho", "koala")
+RECORDS = ("backbones", "koala_rho", "koala", "sd15_rho")
 PICTURES = 6
 """In a row of the recorded sheet."""
 
@@ -72,6 +72,11 @@ def recorded(scale: str = "shoebox") -> Facts:
     }.items():
         facts |= contests.ends(f"koala_{key}", [100 * end for end in seen[asked]])
     facts["koala_first"] = max(of[0].mean() for of in contests.pairs("koala", scale).values())
+    other = contests.means("sd15_rho", scale)
+    facts |= {f"sd15_{ROWS[row]}": other[row].value for row in ROWS if row in other}
+    ahead = contests.leads("sd15_rho", scale)
+    facts |= contests.ends("sd15_measures", ahead["RegMean", "sum at 0.7"])
+    facts |= contests.ends("sd15_reads", ahead["invariants", "sum at 0.7"])
     base = contests.means("inputs_validation_rho", scale)
     for row, key in {"sum at 0.7": "sum", "place alone": "place", "ridge 0.1": "regmean"}.items():
         facts[f"base_{key}"] = base[row].value
@@ -99,6 +104,8 @@ def statements(facts: Facts) -> dict[str, bool]:
         < min(f.koala_reads_high, f.koala_looks_high),
         "it keeps a lead": f.koala_keeps_low > 0,
         "LoRA.rar's own network is behind the sum": f.koala_rar_sum_high < 0,
+        "By ρ it is as on KOALA": f.sd15_measures_low > 0.1
+        and max(f.sd15_place, f.sd15_invariants) < f.sd15_plain,
         "By the critic's word nothing is settled": f.koala_sight_low <= 0.5,
     }
 
