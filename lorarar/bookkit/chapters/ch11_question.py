@@ -12,7 +12,7 @@ from scipy import stats
 
 from lorarar.bookkit import contests, figures
 from lorarar.bookkit import style as look
-from lorarar.bookkit.claims import NOT_EXAMINED, Claim, verdict
+from lorarar.bookkit.claims import Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.records import recorded as record
@@ -251,13 +251,6 @@ def claims(facts: Facts) -> list[Claim]:
                 max(f.invariants_place_alone_low, f.rar_converged_place_alone_low) > 0,
                 against=f.invariants_place_alone_low < 0 and f.rar_converged_place_alone_high < 0,
             ),
-        ),
-        Claim(
-            "columns_apart",
-            "A column's coefficients do not depend on the layer's other columns",
-            "LoRA.rar, §3; the summary's third next check",
-            "No network that sees all columns of a layer at once has been trained.",
-            NOT_EXAMINED,
         ),
     ]
 
