@@ -40,7 +40,7 @@ ASKED = {
     ("LoRA.rar, converged", "ZipLoRA"): "rar_zip",
 }
 """The questions whose answers by ρ are told."""
-RECORDS = ("backbones", "koala_rho", "koala", "sd15_rho")
+RECORDS = ("backbones", "koala_rho", "koala", "sd15_rho", "sd15")
 PICTURES = 6
 """In a row of the recorded sheet."""
 
@@ -77,6 +77,9 @@ def recorded(scale: str = "shoebox") -> Facts:
     ahead = contests.leads("sd15_rho", scale)
     facts |= contests.ends("sd15_measures", ahead["RegMean", "sum at 0.7"])
     facts |= contests.ends("sd15_reads", ahead["invariants", "sum at 0.7"])
+    shown = contests.means("sd15", scale)
+    facts |= {f"sd15_{key}_right": shown[row].value for row, key in SEEN.items()}
+    facts["sd15_sight_least"] = max(lead.low for lead in contests.leads("sd15", scale).values())
     base = contests.means("inputs_validation_rho", scale)
     for row, key in {"sum at 0.7": "sum", "place alone": "place", "ridge 0.1": "regmean"}.items():
         facts[f"base_{key}"] = base[row].value
@@ -107,6 +110,7 @@ def statements(facts: Facts) -> dict[str, bool]:
         "By ρ it is as on KOALA": f.sd15_measures_low > 0.1
         and max(f.sd15_place, f.sd15_invariants) < f.sd15_plain,
         "By the critic's word nothing is settled": f.koala_sight_low <= 0.5,
+        "the critic leaves every question of this plan open": f.sd15_sight_least <= 0,
     }
 
 

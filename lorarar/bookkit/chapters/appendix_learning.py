@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 COUNTS = (10, 20, 39, 69)
 """How many training LoRAs."""
+TOLD = (10, 39, 69)
+"""Those whose errors are told."""
 NETWORKS = "LoRA.rar", "invariants"
 """The networks that were trained on so many, by the first word of their rows."""
 KINDS = {
@@ -56,12 +59,13 @@ def _optimum(scale: str) -> float:
 def _loras(scale: str) -> dict[str, float]:
     rows = contests.means("loras", scale)
     facts = {
-        f"{contests.key(n)}_{count}": rows[f"{n}, {count} LoRAs"].value for n in NETWORKS for count in COUNTS
+        f"{contests.key(n)}_{count}": rows[f"{n}, {count} LoRAs"].value for n in NETWORKS for count in TOLD
     }
     facts["table"] = float(errors(scale)[PLACE]["new"]["own"].mean())
     leads = contests.leads("loras", scale)
-    for (one, other), lead in leads.items():
-        facts |= contests.ends(f"{contests.key(one)}_over_{contests.key(other)}", lead)
+    for fewer, more in itertools.pairwise(TOLD):
+        lead = leads[f"LoRA.rar, {more} LoRAs", f"LoRA.rar, {fewer} LoRAs"]
+        facts |= contests.ends(f"rar_{more}_over_{fewer}", lead)
     return facts
 
 
@@ -127,8 +131,8 @@ def statements(facts: Facts) -> dict[str, bool]:
     f = facts
     return {
         "Neither of them helps": f.columns_least <= 0 and f.columns_most < 0.1 * f.columns_gap,
-        "Up to a point it helps": f.rar_39_loras_over_rar_10_loras_low > 0,
-        "Thirty more bring": f.rar_69_loras_over_rar_39_loras_low < 0 < f.rar_69_loras_over_rar_39_loras_high,
+        "Up to a point it helps": f.rar_39_over_10_low > 0,
+        "Thirty more bring": f.rar_69_over_39_low < 0 < f.rar_69_over_39_high,
         "It is then still": f.rar_69 > f.table,
         "has nothing to gain": abs(f.invariants_10 - f.invariants_69) < 0.01,
         "hardly alike at all": f.most_alike < 0.15,
@@ -156,7 +160,7 @@ def claims(facts: Facts) -> list[Claim]:
             f"LoRA.rar's network leaves ρ {f.rar_10:.2f} with 10 LoRAs, {f.rar_39:.2f} with 39 and "
             f"{f.rar_69:.2f} with 69; that reads invariants {f.invariants_10:.2f}, {f.invariants_39:.2f} and "
             f"{f.invariants_69:.2f}. More than 69 were not tried.",
-            verdict(False, part=f.rar_39_loras_over_rar_10_loras_low > 0),
+            verdict(False, part=f.rar_39_over_10_low > 0),
         ),
     ]
 
