@@ -1,4 +1,4 @@
-"""The appendix on what a network learns from: the layer's columns, and the number of training LoRAs."""
+"""The appendix on what a network learns: which parts, from which columns, and from how many LoRAs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,44 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lorarar.bookkit import contests
+from lorarar.bookkit import contests, figures
 from lorarar.bookkit import style as look
 from lorarar.bookkit.chapters.ch11_question import PLACE, constants, errors
 from lorarar.bookkit.claims import PARTLY, Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
+from lorarar.bookkit.tables import table
 from lorarar.lora import LoRA
 from lorarar.shoebox import zoo
 from lorarar.study.novelty import inner, size
+from lorarar.study.statistics import rank_correlation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
 
+PAPER = {
+    "key": (0.28, 0.75),
+    "value": (0.43, 0.83),
+    "query": (0.28, 0.75),
+    "output": (0.39, 0.83),
+    "key, value": (0.40, 0.92),
+    "key, query": (0.31, 0.75),
+    "key, output": (0.44, 0.75),
+    "query, value": (0.42, 0.83),
+    "query, output": (0.48, 0.92),
+    "value, output": (0.29, 0.58),
+    "query, key, value": (0.41, 0.83),
+    "query, value, output": (0.23, 0.33),
+    "query, key, output": (0.49, 0.83),
+    "key, value, output": (0.29, 0.50),
+    "query, key, value, output": (0.23, 0.50),
+}
+"""LoRA.rar, Table A3: average and best case of each set of parts, in the paper's order."""
+PARTS = ("query", "key", "value", "output")
+CHOSEN, ALL, SUM = "query, output", "query, key, value, output", "sum at 0.7"
+SUMMED = f"{CHOSEN}; the rest summed"
+"""The set that the paper chose, all four, one number for all, and the set with the other parts added."""
 COUNTS = (10, 20, 39, 69)
 """How many training LoRAs."""
 TOLD = (10, 39, 69)
@@ -37,8 +62,29 @@ KINDS = {
 
 
 def recorded(scale: str = "shoebox") -> Facts:
-    """Return the numbers from shipped files: the contests on columns and on LoRAs."""
-    return Facts(_columns(scale), _loras(scale))
+    """Return the numbers from shipped files: the contests on parts, on columns and on LoRAs."""
+    return Facts(_parts(scale), _columns(scale), _loras(scale))
+
+
+def _parts(scale: str) -> dict[str, float]:
+    rows, leads = contests.means("parts_rho", scale), contests.leads("parts_rho", scale)
+    theirs = np.array([average for average, _ in PAPER.values()])
+    ours = np.array([rows[name].value for name in PAPER])
+    has = {part: np.array([part in name.split(", ") for name in PAPER]) for part in PARTS}
+    facts: dict[str, float] = {f"with_{part}": ours[of].mean() - ours[~of].mean() for part, of in has.items()}
+    for key, name in (("chosen", CHOSEN), ("all", ALL), ("sum", SUM), ("summed", SUMMED)):
+        facts[f"parts_{key}"] = rows[name].value
+    for key, other in (("sum", SUM), ("all", ALL), ("summed", SUMMED)):
+        facts |= contests.ends(f"chosen_over_{key}", leads[CHOSEN, other])
+    return facts | {
+        "sets": len(PAPER),
+        "place": 1 + int((ours < rows[CHOSEN].value).sum()),
+        "best": ours.min(),
+        "worst": ours.max(),
+        "paper_qko": PAPER["query, key, output"][0],
+        "paper_qvo": PAPER["query, value, output"][0],
+        "like_paper": rank_correlation(theirs, -ours),
+    }
 
 
 def _columns(scale: str) -> dict[str, float]:
@@ -130,6 +176,11 @@ def statements(facts: Facts) -> dict[str, bool]:
     """Return the findings of the prose, each by a fragment of it."""
     f = facts
     return {
+        "Output is what counts": f.with_output < -0.03 < 0.03 < f.with_key,
+        "is among the best": f.place <= 3,
+        "not shown ahead of one number": f.chosen_over_sum_low < 0 < f.chosen_over_sum,
+        "the worst of all": f.parts_summed > f.worst and f.chosen_over_summed_low > 0.03,
+        "hardly the order of the paper": abs(f.like_paper) < 0.3,
         "Neither of them helps": f.columns_least <= 0 and f.columns_most < 0.1 * f.columns_gap,
         "Up to a point it helps": f.rar_39_over_10_low > 0,
         "Thirty more bring": f.rar_69_over_39_low < 0 < f.rar_69_over_39_high,
@@ -144,6 +195,16 @@ def claims(facts: Facts) -> list[Claim]:
     """Return the papers' claims, and the summary's open questions, that the page examines."""
     f = facts
     return [
+        Claim(
+            "parts",
+            "It is best to predict query and output",
+            "LoRA.rar, supplement §A2.3, Table A3",
+            f"Of {f.sets:d} sets it has rank {f.place:d} by ρ, one training each: {f.parts_chosen:.2f}, "
+            f"where the best has {f.best:.2f} and the worst {f.worst:.2f}. The lead over all four is "
+            f"{f.chosen_over_all:+.3f} "
+            f"({f.chosen_over_all_low:+.3f} to {f.chosen_over_all_high:+.3f}).",
+            verdict(f.place == 1 and f.chosen_over_all_low > 0, part=f.place <= 3),
+        ),
         Claim(
             "columns_apart",
             "A column's coefficients do not depend on the layer's other columns",
@@ -166,6 +227,28 @@ def claims(facts: Facts) -> list[Claim]:
 
 
 # ---------------------------------------------------------------- figures
+
+
+def parts_figure(scale: str = "shoebox") -> Figure:
+    """Show ρ of each set of parts with its interval, best first; the paper's set in colour, a sum in grey."""
+    rows = contests.means("parts_rho", scale)
+    entries = {name: rows[name] for name in sorted((*PAPER, SUM), key=lambda name: rows[name].value)}
+    colours = {CHOSEN: look.HUES["lorarar"], SUM: look.GREY}
+    figure = figures.forest(entries, label="ρ", colours=colours, percent=False)
+    figure.axes[0].set_xlim(0, None)
+    return figure
+
+
+def parts_table(scale: str = "shoebox") -> Styler:
+    """Show the paper's table of parts beside the shoebox's errors, in the paper's order."""
+    rows = contests.means("parts_rho", scale)
+    return table(
+        [
+            {"Predicted": name, "Paper": average, "Paper, best case": best, "ρ here": rows[name].value}
+            for name, (average, best) in PAPER.items()
+        ],
+        ".2f",
+    )
 
 
 def loras_figure(scale: str = "shoebox") -> Figure:
