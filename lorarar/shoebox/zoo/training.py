@@ -63,6 +63,9 @@ def train(
         raise ValueError(f"a LoRA needs at least 1 image, not {count}")
     targets = list(LoraOptions.of(**({"targets": targets} if targets else {})).targets)
     pipe = load_pipeline(scale, device)
+    layers = [f".{name}" for name, _ in pipe.unet.named_modules()]
+    if missing := [name for name in targets if not any(layer.endswith(f".{name}") for layer in layers)]:
+        raise ValueError(f"the UNet has no layers named {', '.join(missing)}")
     known = sorted(world.names if world else [*subjects.SUBJECTS, *styles.STYLES])
     todo = []
     for name in names:
