@@ -604,7 +604,7 @@ def image(pipe):
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.7, 1.2)])
 def test_a_merged_file_gives_the_images_of_two_active_adapters(tmp_path, weights):
-    from tests.tiny import tiny_pipeline
+    from tiny import tiny_pipeline
 
     pipe = tiny_pipeline()
     shapes = {
