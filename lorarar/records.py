@@ -59,6 +59,14 @@ def sheet(name: str, columns: int) -> np.ndarray:
         return tiles(np.asarray(picture.convert("RGB")), columns)
 
 
+def save_sheet(pixels: np.ndarray, path: Path) -> None:
+    """Write a sheet of pictures, (h, w, 3) uint8, as PNG, whole or not at all."""
+    from PIL import Image
+
+    with atomic(path) as aside:
+        Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
+
+
 def tiles(pixels: np.ndarray, columns: int) -> np.ndarray:
     """Cut a sheet of square pictures, (height, width, 3), into (rows, columns, h, w, 3)."""
     side = pixels.shape[1] // columns

@@ -91,6 +91,7 @@ def _backbone(options: argparse.Namespace, out: Path, device: str, groups: int) 
 
 
 def _beside(options: argparse.Namespace, out: Path, device: str, _: int) -> dict:
+    from lorarar.records import save_sheet
     from lorarar.scales import data_folder
     from lorarar.shoebox.models import distillation
 
@@ -107,7 +108,7 @@ def _beside(options: argparse.Namespace, out: Path, device: str, _: int) -> dict
     said = f"lorarar shoebox beside --out {options.out} --images {options.images} --seed {options.seed}"
     parts = [folder / "unet" for folder in folders.values()]
     path = _save("backbones", found, said, options.seed, [*parts, home / "critic"])
-    distillation.save_sheet(sheet, path.with_suffix(".png"))
+    save_sheet(sheet, path.with_suffix(".png"))
     return found
 
 

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from lorarar.atomic import atomic
 from lorarar.parser import Commands, command
 
 
@@ -88,9 +87,7 @@ def _zoo(options: argparse.Namespace) -> None:
                 print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
         return
 
-    from PIL import Image
-
-    from lorarar.records import inside, save_recorded
+    from lorarar.records import inside, save_recorded, save_sheet
     from lorarar.scales import data_folder
 
     sheet = None
@@ -121,7 +118,6 @@ def _zoo(options: argparse.Namespace) -> None:
     if sheet is not None:  # a row of images per pair, a column per cell
         pairs, columns, height, width, _ = sheet.shape
         pixels = sheet.swapaxes(1, 2).reshape(pairs * height, columns * width, 3)
-        with atomic(path.with_suffix(".png")) as aside:
-            Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
+        save_sheet(pixels, path.with_suffix(".png"))
     if not options.quiet:
         print(f"{path}: {', '.join(names)}; {count} images each")

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from lorarar.atomic import atomic
 from lorarar.collection import Folders, command_of
 from lorarar.judging import Verdicts
-from lorarar.records import Recorded, inside, recorded, save_recorded, save_values
+from lorarar.records import Recorded, inside, recorded, save_recorded, save_sheet, save_values
 from lorarar.scales import Scale, data_folder
 from lorarar.study.cells import Setting, cell_of
 from lorarar.study.digits import digits, from_digits
@@ -77,10 +75,10 @@ def record(
     if rows:
         shown = sheet(run, rows)  # (rows, 3, h, w, 3)
         pixels = shown.swapaxes(1, 2).reshape(shown.shape[0] * shown.shape[2], -1, 3)
-        _save_png(path.with_name(f"{name}_samples.png"), pixels)
+        save_sheet(pixels, path.with_name(f"{name}_samples.png"))
     shown = overview(run, methods)
     pixels = shown.swapaxes(1, 2).reshape(shown.shape[0] * shown.shape[2], -1, 3)
-    _save_png(path.with_suffix(".png"), pixels)
+    save_sheet(pixels, path.with_suffix(".png"))
     return path
 
 
@@ -130,11 +128,6 @@ def record_command(step: str, run: Setting) -> str:
 def own_name(run: Setting) -> str:
     """Return what the records of a world of one's own begin with: they are not the book's."""
     return f"{run.world.root.resolve().name}_" if isinstance(run.world, Folders) else ""
-
-
-def _save_png(path: Path, pixels: np.ndarray) -> None:
-    with atomic(path) as aside:
-        Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
 
 
 def written(said: Verdicts) -> dict[str, list[str]]:

@@ -16,6 +16,7 @@ from lorarar.bookkit.claims import PARTLY, Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.tables import table
+from lorarar.hypernet import PARTS
 from lorarar.lora import LoRA
 from lorarar.shoebox import zoo
 from lorarar.study.novelty import inner, size
@@ -43,7 +44,6 @@ PAPER = {
     "query, key, value, output": (0.23, 0.50),
 }
 """LoRA.rar, Table A3: average and best case of each set of parts, in the paper's order."""
-PARTS = ("query", "key", "value", "output")
 CHOSEN, ALL, SUM = "query, output", "query, key, value, output", "sum at 0.7"
 SUMMED = f"{CHOSEN}; the rest summed"
 """The set that the paper chose, all four, one number for all, and the set with the other parts added."""

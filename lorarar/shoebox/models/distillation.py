@@ -19,10 +19,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
-from PIL import Image
 from torch import Tensor, nn
 
-from lorarar.atomic import atomic
 from lorarar.pipelines import load_pipeline
 from lorarar.scales import SCALES
 from lorarar.shoebox.models import architectures, sharpness
@@ -203,9 +201,3 @@ def beside(
         "of": rows,
     }
     return values, np.concatenate([np.concatenate(list(row), 1) for row in shown])
-
-
-def save_sheet(sheet: np.ndarray, path: Path) -> None:
-    """Write a sheet of pictures as PNG, whole or not at all."""
-    with atomic(path) as aside:
-        Image.fromarray(sheet).save(aside, format="PNG", optimize=True)
