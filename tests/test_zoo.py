@@ -267,7 +267,7 @@ def test_the_command_trains_measures_sums_and_chooses(scale, place, tmp_path, ca
         assert written["values"]["count"] == 1 and written["scale"] == "tiny"
         names = '"dog #2" "oil painting #1"'
         assert written["command"] == f"lorarar zoo {step} --names {names} --count 1 --scale tiny"
-    with Image.open(place / "recorded" / "first_sums.png") as sheet:
+    with Image.open(place / "recorded" / "first_sums.webp") as sheet:
         assert sheet.size == (6 * 32, 32)
 
 

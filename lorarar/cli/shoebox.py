@@ -108,7 +108,7 @@ def _beside(options: argparse.Namespace, out: Path, device: str, _: int) -> dict
     said = f"lorarar shoebox beside --out {options.out} --images {options.images} --seed {options.seed}"
     parts = [folder / "unet" for folder in folders.values()]
     path = _save("backbones", found, said, options.seed, [*parts, home / "critic"])
-    save_sheet(sheet, path.with_suffix(".png"))
+    save_sheet(sheet, path.with_suffix(".webp"))
     return found
 
 

@@ -179,7 +179,7 @@ def saved(model: nn.Module, both: nn.Module, folder: Path, seed: int, device: st
     model.to("cpu").half().save_pretrained(folder)
     both.save_pretrained(folder)
     judge = local_judge(folder, device, batch_size=64)
-    return measure_judge(judge, seed, folder / "mistakes.png", HELD_OUT)
+    return measure_judge(judge, seed, folder / "mistakes.webp", HELD_OUT)
 
 
 def begin_from(model: nn.Module, old: nn.Module) -> None:
