@@ -146,7 +146,8 @@ def add_shoebox(commands: Commands) -> None:
         "--init",
         type=Path,
         metavar="DIR",
-        help="what to train on: vae, base, decoder: a pipeline; judge: a judge; critic: a critic's folder",
+        help="what to train on: vae, base, decoder: a pipeline; judge: a judge (the heads by which its eyes "
+        "learnt are in no file and begin at random); critic: a critic's folder",
     )
     parser.add_argument(
         "--portraits",
