@@ -63,8 +63,8 @@ def adapted(
     from peft.tuners.lora import LoraLayer
 
     unet = pipe.unet
-    require_layers(unet, targets)
     with frozen(pipe, gradient_checkpointing):
+        require_layers(unet, targets)
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
