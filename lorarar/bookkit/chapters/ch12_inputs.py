@@ -17,7 +17,8 @@ from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.pictures import image_grid
 from lorarar.bookkit.records import experiment, suffix
 from lorarar.bookkit.records import recorded as record
-from lorarar.study.novelty import size
+from lorarar.shoebox import zoo
+from lorarar.study.novelty import contrast, size
 from lorarar.study.statistics import grid
 
 if TYPE_CHECKING:
@@ -119,7 +120,24 @@ def _signs(scale: str) -> dict[str, float]:
     }
     for kind, values in run["kinship"]["subject"].items():
         facts[f"subject_{contests.key(kind)}"] = float(np.mean(values))
-    return facts
+    return facts | _unmet(scale)
+
+
+def _unmet(scale: str) -> dict[str, float]:
+    """Return how strangers of classes that no network met are merged, beside the others, by ρ."""
+    errors = contests.pairs("strangers", scale)
+    met = {zoo.slug(zoo.class_of(name)) for name in zoo.split("train")[0]}
+    names = record(f"strangers{suffix(scale)}")["subjects"]
+    new = np.array([name.rsplit("-", 1)[0] not in met for name in names])
+    worse = {row: contrast(of, new) for row, of in errors.items()}
+    return {
+        "unmet": int(new.sum()),
+        "unmet_rho": errors[NETWORK][new].mean(),
+        "met_rho": errors[NETWORK][~new].mean(),
+        "unmet_open": sum(entry.low <= 0 <= entry.high for entry in worse.values()),
+        "unmet_rows": len(worse),
+        **contests.ends("unmet_worse", worse[NETWORK]),
+    }
 
 
 # ---------------------------------------------------------------- numbers of this run
@@ -190,6 +208,7 @@ def statements(facts: Facts) -> dict[str, bool]:
             f.sight_over_zip_low < 0 < f.sight_over_zip_high
         ),
         "None of the intervals leaves zero out": f.signs_open == f.signs,
+        "New in kind is no sign of failure either": f.unmet_open == f.unmet_rows and f.unmet_worse < 0.01,
         "far from every training LoRA": f.nearest < 0.3,
     }
 
