@@ -49,6 +49,8 @@ SUMMED = f"{CHOSEN}; the rest summed"
 """The set that the paper chose, all four, one number for all, and the set with the other parts added."""
 COUNTS = (10, 20, 39, 69)
 """How many training LoRAs."""
+SIZES = (1, 3, 10, 30, 100, 378)
+"""How many training pairs."""
 TOLD = (10, 39, 69)
 """Those whose errors are told."""
 NETWORKS = "LoRA.rar", "invariants"
@@ -279,17 +281,27 @@ def parts_table(scale: str = "shoebox") -> Styler:
 
 def loras_figure(scale: str = "shoebox") -> Figure:
     """Show ρ on validation pairs over the number of training LoRAs for each network, with intervals."""
-    rows = contests.means("loras", scale)
+    return _growth("loras", scale, {count: f"{count} LoRAs" for count in COUNTS}, "training LoRAs")
+
+
+def pairs_figure(scale: str = "shoebox") -> Figure:
+    """Show ρ on validation pairs over the number of training pairs for each network, with intervals."""
+    return _growth("pairs", scale, {size: str(size) for size in SIZES}, "training pairs")
+
+
+def _growth(name: str, scale: str, ends: Mapping[int, str], label: str) -> Figure:
+    """Show ρ of both networks of a contest over a number, by how their rows end: {number: end}."""
+    rows = contests.means(name, scale)
     figure, axes = plt.subplots(figsize=(look.WIDTH, 3.6), layout="constrained")
-    for name, colour in contests.hues(NETWORKS).items():
-        middle, low, high = np.array([rows[f"{name}, {count} LoRAs"] for count in COUNTS]).T
-        axes.fill_between(COUNTS, low, high, color=colour, alpha=0.12, linewidth=0)
-        axes.plot(COUNTS, middle, "o-", color=colour, label=name)
+    for network, colour in contests.hues(NETWORKS).items():
+        middle, low, high = np.array([rows[f"{network}, {end}"] for end in ends.values()]).T
+        axes.fill_between(list(ends), low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.plot(list(ends), middle, "o-", color=colour, label=network)
     axes.set_xscale("log")
-    axes.set_xticks(COUNTS, map(str, COUNTS))
+    axes.set_xticks(list(ends), map(str, ends))
     axes.minorticks_off()
     axes.set_ylim(0, None)
-    axes.set_xlabel("training LoRAs")
+    axes.set_xlabel(label)
     axes.set_ylabel("ρ on validation pairs")
     legend_below(figure, columns=2)
     return figure
