@@ -165,7 +165,7 @@ def pruned_alone(pipe: DiffusionPipeline, scale: str, seed: int) -> dict[tuple[s
             for kind, (form, how) in ways.items():
                 for d in few:
                     pruned = form(measure.side(name).lora, how(d))
-                    single[side, kind, d] = getattr(measure.merged(PAIR, pruned), side)
+                    single[side, kind, d] = measure.alone(name, pruned)
     return single
 
 
