@@ -48,9 +48,9 @@ def regmean(
     The option ``ridge`` adds a multiple of the mean second moment to the diagonal of both moments, half to
     each; without limit it is the plain average. With ``fusion_steps`` there is no ridge: the answer is
     approached by so many steps from the base (`lorarar.merging.fusion.fused`). With ``columns`` it is the
-    best merge of ZipLoRA's form, a number for each column (`lorarar.merging.diagonal`). A shared layer without
-    moments is averaged, or with ``rest="sum"`` added; a layer that only one adapter has is kept. The weights
-    multiply the two updates.
+    best merge of ZipLoRA's form, a number for each column (`lorarar.merging.diagonal`). A shared layer
+    without moments is averaged, or with ``rest="sum"`` added; a layer that only one adapter has is kept. The
+    weights multiply the two updates.
 
     Args:
         content: the subject's LoRA.
