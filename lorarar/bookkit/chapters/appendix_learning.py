@@ -11,7 +11,7 @@ import numpy as np
 
 from lorarar.bookkit import contests, figures
 from lorarar.bookkit import style as look
-from lorarar.bookkit.chapters.ch11_question import PLACE, constants, errors
+from lorarar.bookkit.chapters.ch11_question import COLUMNS, PLACE, constants, errors
 from lorarar.bookkit.claims import PARTLY, Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
@@ -118,6 +118,7 @@ def _loras(scale: str) -> dict[str, float]:
         f"{contests.key(n)}_{count}": rows[f"{n}, {count} LoRAs"].value for n in NETWORKS for count in TOLD
     }
     facts["table"] = float(errors(scale)[PLACE]["new"]["own"].mean())
+    facts["longer"] = float(errors(scale)[COLUMNS]["new"]["own"].mean())
     leads = contests.leads("loras", scale)
     for fewer, more in itertools.pairwise(TOLD):
         lead = leads[f"LoRA.rar, {more} LoRAs", f"LoRA.rar, {fewer} LoRAs"]
@@ -198,6 +199,7 @@ def statements(facts: Facts) -> dict[str, bool]:
         <= 0,
         "hardly the order of the paper": abs(f.like_paper) < 0.3,
         "Neither of them helps": f.columns_least <= 0 and f.columns_most < 0.1 * f.columns_gap,
+        "the longer training is no better": f.longer > f.rar_39,
         "Up to a point it helps": f.rar_39_over_10_low > 0,
         "Thirty more bring": f.rar_69_over_39_low < 0 < f.rar_69_over_39_high,
         "It is then still": f.rar_69 > f.table,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from lorarar.bookkit import contests, figures
-from lorarar.bookkit import style as look
+from lorarar.bookkit import contests
 from lorarar.bookkit.claims import Claim, sign_verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.pictures import image_grid
@@ -39,19 +37,6 @@ COLOURED = {"green": (1, 1), "blue": (2, 2)}
 """Words of colour: the prompt that has one, and the channel that it should raise."""
 CONCEPTS = ("toaster", "tv", "sofa", "cyberpunk")
 """LoRA.rar, §A2.5: three pieces of furniture and a style."""
-SPLITS = {
-    "plushies": ("objects_to_plushies", "objects in 3D → stuffed animals in cartoons"),
-    "objects": ("animals_to_objects", "animals in watercolours → objects in rainbow, wood and gold"),
-}
-"""LoRA.rar, §A2.6: the two new splits, their records and what is learnt and merged."""
-SPLIT_ROWS = {
-    "LoRA.rar, this split": "rar",
-    "place alone, this split": "place",
-    "ZipLoRA": "zip",
-    "sum at 0.7": "sum",
-    "plain sum": "plain",
-}
-"""The rows of a split's contest, best known first."""
 ROWS = {
     "LoRA.rar, as shipped": "shipped",
     "LoRA.rar, converged": "rar",
@@ -62,29 +47,14 @@ ROWS = {
 
 
 def recorded(scale: str = "shoebox") -> Facts:
-    """Return the numbers from shipped files: the contests on new concepts and on new splits."""
-    return Facts(_concepts(scale), *(_split(key, scale) for key in SPLITS))
-
-
-def _split(key: str, scale: str) -> dict[str, float]:
-    name, network = SPLITS[key][0], "LoRA.rar, this split"
-    rows, leads = contests.means(name, scale), contests.leads(name, scale)
-    facts = {f"{key}_{short}": rows[row].value for row, short in SPLIT_ROWS.items()}
-    for row, short in SPLIT_ROWS.items():
-        if (network, row) in leads:
-            lead = [100 * end for end in leads[network, row]]
-            facts |= contests.ends(f"{key}_over_{short}", lead)
-    return facts
-
-
-def _concepts(scale: str) -> dict[str, float]:
+    """Return the numbers from shipped files: the contest on new concepts."""
     rows = contests.means("new_concepts", scale)
     facts = {f"new_{key}": rows[row].value for row, key in ROWS.items()}
     leads = contests.leads("new_concepts", scale)
     facts |= contests.ends("rar_over_zip", [100 * end for end in leads["LoRA.rar, converged", "ZipLoRA"]])
     facts["shipped_over_zip_low"] = leads["LoRA.rar, as shipped", "ZipLoRA"].low
     facts["rar_over_sum_low"] = leads["LoRA.rar, converged", "sum at 0.7"].low
-    return facts
+    return Facts(facts)
 
 
 def drawn(scale: str, seed: int = 0) -> dict[str, list[np.ndarray]]:
@@ -167,16 +137,3 @@ def concepts_figure() -> Figure:
 def contest_figure(scale: str = "shoebox") -> Figure:
     """Show the share of the new concepts' images that are right, by row, with intervals."""
     return contests.contest_figure("new_concepts", scale)
-
-
-def splits_figure(scale: str = "shoebox") -> Figure:
-    """Show the share of images that are right on each new split, by row, with intervals."""
-    figure, panels = plt.subplots(2, figsize=(look.WIDTH, 5), sharex=True, layout="constrained")
-    for axes, (name, told) in zip(panels, SPLITS.values(), strict=True):
-        rows = contests.means(name, scale)
-        entries = {row: rows[row] for row in SPLIT_ROWS}
-        figures.forest(entries, label="", colours=contests.hues(entries), axes=axes)
-        axes.set_title(told)
-    panels[0].set_xlim(0, None)
-    panels[-1].set_xlabel("share right")
-    return figure
