@@ -102,6 +102,8 @@ def statements(facts: Facts) -> dict[str, bool]:
         and f.koala_regmean < f.base_regmean + 0.05,
         "The lead that a network had at home does not carry over": f.base_place < f.base_sum
         and f.koala_sum < f.koala_place,
+        "The small networks are as good as at home": f.koala_place < f.base_place + 0.02
+        and f.koala_sum < f.base_sum - 0.05,
         "Both leads are open": max(f.koala_reads_low, f.koala_looks_low)
         < 0
         < min(f.koala_reads_high, f.koala_looks_high),
