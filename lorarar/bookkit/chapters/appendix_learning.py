@@ -200,7 +200,6 @@ def statements(facts: Facts) -> dict[str, bool]:
         "hardly the order of the paper": abs(f.like_paper) < 0.3,
         "Neither of them helps": f.columns_least <= 0 and f.columns_most < 0.1 * f.columns_gap,
         "the longer training is no better": f.longer > f.rar_39,
-        "in the best case these two have": PAPER[CHOSEN][1] == max(best for _, best in PAPER.values()),
         "Up to a point it helps": f.rar_39_over_10_low > 0,
         "Thirty more bring": f.rar_69_over_39_low < 0 < f.rar_69_over_39_high,
         "the network is still behind the table": f.rar_69 > f.table,
