@@ -49,7 +49,7 @@ SUMMED = f"{CHOSEN}; the rest summed"
 """The set that the paper chose, all four, one number for all, and the set with the other parts added."""
 COUNTS = (10, 20, 39, 69)
 """How many training LoRAs."""
-SIZES = (1, 3, 10, 30, 100, 378)
+SIZES = (1, 10, 30, 100, 378)
 """How many training pairs."""
 TOLD = (10, 39, 69)
 """Those whose errors are told."""
