@@ -54,7 +54,7 @@ def known(chapter: Path) -> facts.Facts:
 
 @cache
 def smoke(chapter: Path) -> Path:
-    return runs.run(chapter, "smoke")
+    return runs.run(chapter, "smoke", warm=True)
 
 
 def tags(cell) -> list[str]:

@@ -73,13 +73,15 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def run(path: Path, scale: str, seed: int = 0) -> Path:
+def run(path: Path, scale: str, seed: int = 0, warm: bool = False) -> Path:
     """Execute a chapter with papermill, unless this very run is there already.
 
     Args:
         path: the chapter's source.
         scale: name of a `Scale`.
         seed: of the chapter's random numbers.
+        warm: in a kernel that has torch and diffusers imported already (`WarmManager`), where that is
+            possible: it pays from the second chapter on.
 
     Returns:
         The executed notebook, ``_build/runs/<scale>/<chapter>.ipynb``. Its metadata ``lorarar`` holds
@@ -90,6 +92,8 @@ def run(path: Path, scale: str, seed: int = 0) -> Path:
     """
     import nbformat
     import papermill
+
+    from lorarar.bookkit.kernels import WarmManager, can_be_warm
 
     find_scale(scale)
     target, mark = RUNS / scale / f"{path.stem}.ipynb", fingerprint(path, scale, seed)
@@ -109,6 +113,7 @@ def run(path: Path, scale: str, seed: int = 0) -> Path:
             progress_bar=False,
             start_timeout=180,
             extra_arguments=["--log-level=50"],  # the kernel's notices about itself
+            **({"kernel_manager_class": WarmManager} if warm and can_be_warm() else {}),
         )
     executed.metadata["lorarar"] = {
         "fingerprint": mark,
