@@ -129,11 +129,11 @@ def test_shipped_artefacts_are_as_the_manifest_says(monkeypatch):
 
 
 def snakemake(folder, *arguments, **options):
-    """Run the workflow at smoke scale in a folder, its data in there too."""
+    """Run the workflow at smoke scale in a folder, its data in there too, with jobs of one thread."""
     command = [
         sys.executable, "-m", "snakemake", "-s", str(ROOT / "data" / "Snakefile"), "--directory", str(folder),
         "--nocolor", *([] if "--executor" in arguments else ["--cores", "2"]), *arguments,
-        "--config", f"data={folder / 'data'}", "scale=smoke", "small=1",
+        "--config", f"data={folder / 'data'}", "scale=smoke", "small=1", "threads=1",
     ]  # fmt: skip
     return subprocess.Popen(
         command,
@@ -244,7 +244,7 @@ def test_a_killed_run_goes_on_elsewhere_and_ends_in_a_manifest(place, tmp_path):
         time.sleep(0.05)
     time.sleep(1)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not path.exists()
     finished(snakemake(place, "--unlock"))
     more = elsewhere(tmp_path) if HAS_CLUSTER else []

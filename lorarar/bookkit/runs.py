@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 RUNS = ROOT / "_build" / "runs"
 
 
+@cache
+def _sha256(path: Path, changed: int) -> str:
+    """Return a file's hash, worked out anew when it was changed: every chapter asks for all files."""
+    return sha256(path)
+
+
 def source_hash(chapter: str = "") -> str:
     """Return a hash of all that decides a chapter's outputs beside its own cells: package, data, versions.
 
@@ -42,7 +49,7 @@ def source_hash(chapter: str = "") -> str:
     data = sorted(path for path in data_folder().rglob("*") if path.is_file())
     mark = hashlib.sha256()
     for path in [*package, *data, ROOT / "constraints.txt"]:
-        mark.update(f"{path.name} {sha256(path)}\n".encode())
+        mark.update(f"{path.name} {_sha256(path, path.stat().st_mtime_ns)}\n".encode())
     return mark.hexdigest()
 
 
