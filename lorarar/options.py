@@ -206,6 +206,9 @@ class MergeOptions(Options):
     ridge: float = option(
         0.1, "share of the inputs' mean square that is added in every direction", above=0, methods=WITH_BASE
     )
+    columns: bool = option(
+        False, "one coefficient a column, as ZipLoRA has, in place of a matrix", methods=WITH_BASE
+    )
     fusion_steps: int | None = option(
         None,
         "approach the answer by so many steps from the base instead, without a ridge (Mix-of-Show: 50)",

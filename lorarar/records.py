@@ -13,6 +13,9 @@ from lorarar.atomic import atomic
 from lorarar.scales import data_folder
 from lorarar.stamp import ROOT, commit, machine, sha256, today
 
+WEBP = 16383
+"""The longest side that a WebP picture can have."""
+
 PROVENANCE = ("command", "seed", "scale", "machine", "date", "commit", "inputs")
 
 
@@ -47,7 +50,7 @@ def recorded(name: str) -> Recorded:
 
 
 def sheet(name: str, columns: int) -> np.ndarray:
-    """Return the pictures of a recorded run, ``data/recorded/<name>.png``, as (rows, columns, h, w, 3) uint8.
+    """Return the pictures of a recorded run, its `sheet_file`, as (rows, columns, h, w, 3) uint8.
 
     Args:
         name: of the run. That of an experiment has one row for each pair, one column for each method.
@@ -55,16 +58,29 @@ def sheet(name: str, columns: int) -> np.ndarray:
     """
     from PIL import Image
 
-    with Image.open(data_folder() / "recorded" / f"{name}.png") as picture:
+    with Image.open(sheet_file(name)) as picture:
         return tiles(np.asarray(picture.convert("RGB")), columns)
 
 
+def sheet_file(name: str) -> Path:
+    """Return where the pictures of a recorded run are: ``data/recorded/<name>.webp``, else ``.png``."""
+    path = data_folder() / "recorded" / f"{name}.webp"
+    return path if path.is_file() else path.with_suffix(".png")
+
+
 def save_sheet(pixels: np.ndarray, path: Path) -> None:
-    """Write a sheet of pictures, (h, w, 3) uint8, as PNG, whole or not at all."""
+    """Write a sheet of pictures, (h, w, 3) uint8, whole or not at all, so that they can be read as they were.
+
+    That is WebP without loss; a sheet with a side of more than `WEBP` becomes a PNG of that name instead.
+    """
     from PIL import Image
 
-    with atomic(path) as aside:
-        Image.fromarray(pixels).save(aside, format="PNG", optimize=True)
+    webp, png = path.with_suffix(".webp"), path.with_suffix(".png")
+    fits = max(pixels.shape) <= WEBP
+    file, other, how = (webp, png, {"lossless": True}) if fits else (png, webp, {"optimize": True})
+    with atomic(file) as aside:
+        Image.fromarray(pixels).save(aside, format=file.suffix[1:], **how)
+    other.unlink(missing_ok=True)
 
 
 def tiles(pixels: np.ndarray, columns: int) -> np.ndarray:

@@ -14,7 +14,9 @@ from lorarar.bookkit.__main__ import main
 from lorarar.bookkit.controls import Control
 from lorarar.bookkit.kernels import can_be_warm
 from lorarar.bookkit.tables import table
-from lorarar.records import save_recorded
+from lorarar.images import GREEN, RED
+from lorarar.records import save_recorded, save_sheet
+from lorarar.study.base import recorded_sheet
 
 # ---------------------------------------------------------------- facts and statements
 
@@ -253,11 +255,43 @@ def test_every_recorded_run_can_be_read():
         assert records.recorded(path.stem)
 
 
-def test_a_sheet_has_a_picture_for_each_pair_and_method():
-    run = records.recorded("experiment_test")
-    found = records.sheet("experiment_test", len(run["methods"]))
-    assert found.shape[:2] == (len(run["subjects"]) * len(run["styles"]), len(run["methods"]))
-    assert found.shape[2] == found.shape[3] and found.dtype == np.uint8
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_sheet_has_a_picture_for_each_pair_and_method(split):
+    run = records.recorded(f"experiment_{split}")
+    found = records.sheet(run.name, len(run["methods"]))
+    assert found.shape == (len(run["subjects"]) * len(run["styles"]), len(run["methods"]), 64, 64, 3)
+    assert found.dtype == np.uint8
+    samples = records.sheet(f"{run.name}_samples", 3)
+    assert samples.shape == (len(run["samples"]), 3, 72, 72, 3), "framed"
+    for picture, sample in zip(samples[:, 0], run["samples"], strict=True):
+        assert (picture[0] == (GREEN if sample["subject"] and sample["style"] else RED)).all()
+        whole = found[sample["pair"], run["methods"].index(sample["method"])]
+        assert np.array_equal(picture[4:-4, 4:-4], whole) or sample["image"]
+
+
+def test_sheets_that_are_read_as_pixels_are_shipped_without_loss():
+    data = sources.ROOT / "data"
+    sheets = [*(data / "recorded").glob("*.webp"), data / "shoebox" / "base" / "sheet.webp"]
+    assert len(sheets) >= 7
+    for file in sheets:
+        assert file.read_bytes()[12:16] == b"VP8L", f"{file} has lost something"
+    generated, cells = recorded_sheet()
+    assert generated.shape == (len(cells), 64, 64, 3) and len(cells) == 22 * 16
+
+
+@pytest.mark.parametrize("shape", [(48, 32, 3), (16384, 8, 3)], ids=["WebP", "too long for WebP"])
+def test_a_sheet_is_read_as_it_was_written(shape, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
+    folder, side = tmp_path / "recorded", shape[1] // 2
+    folder.mkdir()
+    for file in ("some.webp", "some.png"):
+        (folder / file).write_bytes(b"of a run before")
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    save_sheet(pixels, folder / "some.webp")
+    found = records.sheet("some", 2)
+    assert len(list(folder.iterdir())) == 1 and found.shape == (shape[0] // side, 2, side, side, 3)
+    assert np.array_equal(found[1, 0], pixels[side : 2 * side, :side])
+    assert np.array_equal(found[-1, 1], pixels[-side:, side:])
 
 
 @pytest.mark.parametrize("arguments", [["build", "--scale", "huge"], ["run", "77"], ["run", "--scale", "x"]])

@@ -217,7 +217,11 @@ def test_ziplora_writes_what_the_function_finds(taught, tmp_path, capsys):
         pipe, *trained(taught), steps=2, batch_size=2, draws=2, measure="cosine", progress=False
     )
     found = load_coefficients(m)
-    assert found.keys() == want.keys() and json.loads(curves.read_text()) == history
+    assert found.keys() == want.keys()
+    written = json.loads(curves.read_text())
+    assert written.keys() == history.keys()
+    for term, values in history.items():
+        assert written[term] == pytest.approx(values, rel=1e-4, abs=0)
     for layer, sides in want.items():
         assert all(torch.equal(a, b) for a, b in zip(found[layer], sides, strict=True))
     merged = load_lora(out)

@@ -298,7 +298,9 @@ def test_the_pipeline_is_left_as_it_was_found(pipe):
     with pytest.raises(KeyboardInterrupt):
         train_lora(pipe, PICTURES, "a dog", callback=stop, **QUICK)
     with pytest.raises(ValueError, match="no layers named to_z"):
-        train_lora(pipe, PICTURES, "a dog", targets=("to_z",), **QUICK)
+        train_lora(pipe, PICTURES, "a dog", targets=("to_q", "to_z"), **QUICK)
+    with pytest.raises(ValueError, match=r"no layers named attn2$"):  # a block of layers is none
+        train_lora(pipe, PICTURES, "a dog", targets=("to_q", "attn2"), **QUICK)
     after = state()
     weights = before.pop("weights"), after.pop("weights")
     assert before == after

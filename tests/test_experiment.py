@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tiny import tiny_pipeline
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
@@ -19,7 +18,7 @@ from lorarar.lora import LoRAError, delta_weight, load_coefficients, load_lora
 from lorarar.merging import custom_diffusion, merge, ziplora
 from lorarar.options import LoraRecipe, MergerRecipe
 from lorarar.pipelines import generate, load_pipeline, loaded
-from lorarar.scales import SCALES, Scale, data_folder
+from lorarar.scales import SCALES, Scale
 from lorarar.shoebox import zoo
 from lorarar.shoebox.models.critic import Critic
 from lorarar.shoebox.models.examination import Case
@@ -607,8 +606,11 @@ def test_command_line_from_images_to_record(whole, tmp_path, capsys, monkeypatch
     for method in again:
         assert all(np.array_equal(a, b) for a, b in zip(again[method], found[method], strict=True))
     assert written["tables"]["critic"]["direct"]["average"][0] == found["direct"].right.mean()
-    sheet = Image.open(data_folder() / "recorded" / "experiment_validation_tiny.png")
-    assert sheet.size == (2 * 32, 4 * 32)
+    own, shown = replace(whole[0], out=tmp_path), records.sheet("experiment_validation_tiny", 2)
+    assert shown.shape == (len(PAIRS), 2, 32, 32, 3)
+    for row, pair in zip(shown, PAIRS, strict=True):
+        for picture, method in zip(row, ("direct", "k-lora"), strict=True):
+            assert np.array_equal(picture, read_cell(cell_of(own, method, pair))[1][0])
     with pytest.raises(ValueError, match="no verdicts of mars2: there are critic"):
         from_record(written, "mars2")
 

@@ -89,12 +89,28 @@ def test_heat_maps_write_every_number_but_holes():
 
 def test_names_in_a_scatter_do_not_lie_on_each_other():
     near = {f"method {i}": (0.5 + 0.001 * i, 0.5) for i in range(5)}
-    figure = figures.scatter(near, xlabel="x", ylabel="y")
+    ends = "method 0", "method 4"
+    figure = figures.scatter(near, xlabel="x", ylabel="y", paths=[(ends, "-")])
     figure.canvas.draw()
     # Of the words alone: an annotation's own extent has its leading line in it.
     boxes = [matplotlib.text.Text.get_window_extent(text) for text in figure.axes[0].texts]
     assert len(boxes) == 5
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    along = np.linspace(*(near[end] for end in ends), 50)
+    assert not any(box.contains(*at) for box in boxes for at in figure.axes[0].transData.transform(along))
+
+
+def test_a_name_beside_another_point_has_a_line_to_its_own():
+    def lines(places):
+        axes = figures.scatter(places, xlabel="x", ylabel="y").axes[0]
+        return [line for line in axes.lines if line.get_linewidth() < 1]
+
+    crowd = {f"a method with a long name {i}": (0.5 + 0.04 * i, 0.5) for i in range(8)}
+    frame = {"low": (0, 0), "high": (1, 1)}
+    assert lines(frame) == []
+    found = lines(crowd | frame)
+    starts = {tuple(np.round(line.get_xydata()[0], 6)) for line in found}
+    assert found and starts <= {tuple(np.round(place, 6)) for place in crowd.values()}
 
 
 def test_the_cover_is_the_same_by_seed():
@@ -107,6 +123,16 @@ def test_contact_sheet_shows_every_pixel_and_refuses_wrong_labels():
     images = np.full((2, 3, 8, 8, 3), (0, 90, 0), np.uint8)
     pixels = drawn(figures.contact_sheet(images, rows=["a", "b"], columns=["x", "y", "z"], enlarge=2))
     assert (pixels == (0, 90, 0)).all(-1).sum() == 2 * 3 * 16 * 16
+    # Names are broken so that the pictures have the room, but into no more lines than a row is high.
+    high = np.zeros((1, 2, 64, 64, 3), np.uint8)
+    names = [
+        text.get_text()
+        for enlarge in (1, 2)
+        for text in figures.contact_sheet(
+            high, rows=["clock, watercolor painting"], columns=["x", "y"], enlarge=enlarge
+        ).texts[:1]
+    ]
+    assert names == ["clock, watercolor\npainting", "clock,\nwatercolor\npainting"]
     with pytest.raises(ValueError, match="1 × 3 labels for 2 × 3 images"):
         figures.contact_sheet(images, rows=["a"], columns=["x", "y", "z"])
 

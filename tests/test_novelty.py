@@ -75,3 +75,13 @@ def test_the_record_is_of_the_contest_it_names():
     assert set(found["foretold"]) == set(contest["rows"])
     assert found.provenance["inputs"].keys() == {"data/recorded/strangers.json"}
     assert all(set(row) == set(novelty.SIGNS) for row in found["foretold"].values())
+
+
+def test_new_subjects_are_held_against_the_others():
+    rng = np.random.default_rng(0)
+    new = np.arange(12) < 5
+    error = 0.5 + 0.01 * rng.standard_normal((12, 8)) + 0.1 * rng.standard_normal(8)  # styles differ
+    level = novelty.contrast(error, new, draws=400)  # styles are drawn for both, and cancel
+    assert level.low < 0 < level.high and level.high - level.low < 0.05
+    worse = novelty.contrast(error + 0.2 * new[:, None], new, draws=400)
+    assert worse.value == pytest.approx(level.value + 0.2) and worse.low == pytest.approx(level.low + 0.2)

@@ -48,6 +48,30 @@ def test_the_merge_is_the_least_squares_answer_on_both_sides_inputs():
     assert dense(merged).numpy() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+def test_by_columns_it_is_the_least_squares_answer_of_that_form():
+    content, style = factors(0), factors(1, rank=2)
+    x_c, x_s = given(2), given(3)
+    inputs = {LAYER: moment(x_c)}, {LAYER: moment(x_s)}
+    merged = regmean(content, style, inputs, ridge=1e-12, columns=True)
+    assert merged[LAYER][1].shape[0] == 5
+    # What each column of either update answers to all inputs is a regressor, and numpy weighs them.
+    columns = torch.cat([dense(content).T, dense(style).T])
+    regressors = torch.cat([torch.cat([x_c, x_s]), torch.cat([x_c, x_s])], 1)[..., None] * columns
+    answers = torch.cat([x_c @ dense(content).T, x_s @ dense(style).T])
+    a, b = regressors.transpose(1, 2).reshape(-1, 10).numpy(), answers.reshape(-1).numpy()
+    m = torch.from_numpy(np.linalg.lstsq(a, b, rcond=None)[0])
+    assert dense(merged) == pytest.approx(dense(content) * m[:5] + dense(style) * m[5:], rel=1e-4, abs=1e-5)
+    by_matrix = regmean(content, style, inputs, ridge=1e-12)
+    gaps = [
+        sum(((dense(one) - dense(lora)) @ x.T).square().sum() for lora, x in ((content, x_c), (style, x_s)))
+        for one in (by_matrix, merged, regmean(content, style, inputs, ridge=1e9))
+    ]
+    assert gaps == sorted(gaps)  # a matrix does best, then columns, then the average
+    average = (dense(content) + dense(style)) / 2
+    far = regmean(content, style, inputs, ridge=1e9, columns=True)
+    assert dense(far) == pytest.approx(average, rel=1e-4, abs=1e-5)
+
+
 def test_inputs_that_never_meet_let_both_keep_their_answers():
     content, style = factors(0), factors(1)
     x_c, x_s = given(2), given(3)

@@ -1,6 +1,7 @@
 """The LoRA zoo: names, pictures, training that goes on where it stopped, measurements, the command."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from lorarar.cli import main
 from lorarar.lora import load_lora
 from lorarar.options import LoraRecipe
 from lorarar.pipelines import load_pipeline, loaded
-from lorarar.scales import SCALES, Scale, data_folder
+from lorarar.scales import SCALES, Scale, based, data_folder, local
 from lorarar.shoebox import zoo
 from lorarar.shoebox.models.critic import Critic
 from lorarar.shoebox.world import styles, subjects, world
@@ -124,7 +125,8 @@ def test_training_writes_ordinary_files_and_keeps_what_is_there(scale, loras):
     lora = zoo.load("dog #2", scale)
     assert {down.shape[0] for _, down in lora.values()} == {2}
     assert {up.dtype for up, _ in lora.values()} == {torch.float16}
-    assert json.loads(lora.metadata["lorarar_zoo"])["name"] == "dog #2"
+    said = json.loads(lora.metadata["lorarar_zoo"])
+    assert (said["name"], said["scale"], said["base"]) == ("dog #2", "tiny", scale.base)
     before = [path.stat().st_mtime_ns for path in files]
     assert zoo.train(PAIR, scale=scale, device="cpu", progress=False) == files
     assert [path.stat().st_mtime_ns for path in files] == before
@@ -147,6 +149,9 @@ def test_another_recipe_or_number_of_images_is_trained_anew(scale, tmp_path):
     layers = "attn2.to_k", "attn2.to_v"
     zoo.train(name, tmp_path, longer, targets=layers, device="cpu", progress=False)
     assert load_lora(path) and all(layer.endswith(layers) for layer in load_lora(path))
+    elsewhere = shutil.copytree(local(scale.base), tmp_path / "other-base")
+    zoo.train(name, tmp_path, based(scale, elsewhere), device="cpu", progress=False)
+    assert json.loads(load_lora(path).metadata["lorarar_zoo"])["base"] == "other-base"
 
 
 def test_a_broken_file_is_trained_anew(scale, tmp_path):
@@ -267,7 +272,7 @@ def test_the_command_trains_measures_sums_and_chooses(scale, place, tmp_path, ca
         assert written["values"]["count"] == 1 and written["scale"] == "tiny"
         names = '"dog #2" "oil painting #1"'
         assert written["command"] == f"lorarar zoo {step} --names {names} --count 1 --scale tiny"
-    with Image.open(place / "recorded" / "first_sums.png") as sheet:
+    with Image.open(place / "recorded" / "first_sums.webp") as sheet:
         assert sheet.size == (6 * 32, 32)
 
 

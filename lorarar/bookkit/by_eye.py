@@ -28,6 +28,8 @@ CALLED = {
     "place-alone-0": "place alone",
     "ridge-0-1": "RegMean",
 }
+BEST = {"sum": "sum-at-0-7", "zip": "ziplora", "regmean": "ridge-0-1", "table": "place-alone-0"}
+"""Methods whose shares by the eye are told."""
 SHOWN = ("none", "subject: colours", "subject: smeared", "subject: parts", "style: other")
 AIM_SHARE, AIM_KAPPA = 0.85, 0.6  # what the project asks of a judge on merged pictures
 
@@ -61,6 +63,7 @@ def recorded(_: str) -> Facts:
         }
     counts = {kind: of["pictures"] for kind, of in run["accepted"].items()}
     by_method = run["methods"].values()
+    facts |= {f"labels_eye_{key}": run["methods"][method]["eye"][0] for key, method in BEST.items()}
     return facts | Facts(
         labels_right_eye=run["shares"]["eye"]["right"][0],
         labels_style_eye=run["shares"]["eye"]["style"][0],
@@ -126,6 +129,7 @@ def statements(f: Facts) -> dict[str, bool]:
         "Most failures are of two kinds": f.labels_colours + f.labels_smeared > 0.7 * f.labels_faulty,
         "The order of methods fares better": min(f.labels_rank_critic, f.labels_rank_mars2) > 0.4,
         "none of the pictures of most methods": f.labels_methods_never > f.labels_methods / 2,
+        "Nor does the eye confirm the critic's favourite": f.labels_eye_regmean < f.labels_eye_sum,
         "an interval that begins near zero": max(f.labels_rank_critic_low, f.labels_rank_mars2_low) < 0.25,
     }
 

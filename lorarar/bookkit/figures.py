@@ -7,6 +7,7 @@ included.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from textwrap import fill
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ __all__ = [
     "bars", "contact_sheet", "forest", "heat_maps", "histograms", "image_grid", "legend_below", "lines",
     "panels", "reference", "scatter", "use",
 ]  # fmt: skip
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, in pixels."""
 
 
 def panels(count: int, height: float = 3.4, *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
@@ -211,52 +215,107 @@ def scatter(
     xlabel: str,
     ylabel: str,
     colours: Mapping[str, str] | None = None,
+    paths: Sequence[tuple[Sequence[str], str]] = (),
     diagonal: bool = False,
     height: float = 4.2,
 ) -> Figure:
     """Draw a point for each name with the name beside it: methods by two scores, and the like.
 
-    Names that would lie on another are moved up or down; a thin line leads from a name that was moved far.
+    A name stands beside its point where no other name, point or path is in the way, as near as can be; a thin
+    line leads from a name that stands far away.
+
+    Args:
+        places: {name: (x, y)}.
+        xlabel: of the horizontal axis.
+        ylabel: of the vertical one.
+        colours: {name: colour}; grey by default.
+        paths: lines from point to point, each (names, matplotlib line style), in the colour of its first.
+        diagonal: draw the line where both are equal.
+        height: of the figure, in inches.
     """
+    hues = dict.fromkeys(places, GREY) | dict(colours or {})
     figure, axes = plt.subplots(figsize=(WIDTH, height), layout="constrained")
     for name, (x, y) in places.items():
-        axes.plot(x, y, "o", color=(colours or {}).get(name, GREY), markersize=8)
+        axes.plot(x, y, "o", color=hues[name], markersize=8)
+    for names, line in paths:
+        x, y = zip(*(places[name] for name in names), strict=True)
+        axes.plot(x, y, line, color=hues[names[0]], linewidth=1.5, alpha=0.6, zorder=0)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.margins(0.15)
     if diagonal:
         low, high = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
         axes.plot([low, high], [low, high], color=GREY, linestyle=":", zorder=0)
     figure.canvas.draw()  # which settles where the points are
-    _name_points(axes, places, colours or {})
+    axes.autoscale(False)
+    _name_points(axes, places, hues, [names for names, _ in paths])
     return figure
 
 
-def _name_points(axes: Axes, places: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
-    """Write each name right or left of its point, as near as no other name or point is in the way."""
+def _name_points(
+    axes: Axes,
+    places: Mapping[str, tuple[float, float]],
+    hues: Mapping[str, str],
+    paths: Sequence[Sequence[str]],
+) -> None:
+    """Write each name as near to its point as no other name, point or path is in the way."""
     points = {name: axes.transData.transform(place) for name, place in places.items()}
     scale, frame = axes.figure.dpi / 72, axes.get_window_extent()  # pixels in a point; the panel
-    line, letter, gap = 1.3 * SIZE * scale, 0.6 * SIZE * scale, 8 * scale
-    taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in points.values()]
+    line, gap = 1.2 * SIZE * scale, 8 * scale
+    dots = {name: _around(point, gap / 2) for name, point in points.items()}
+    ways = [pair for names in paths for pair in pairwise(names)]
+    along = [box for one, other in ways for box in _along(points[one], points[other], scale)]
+    written: list[Box] = []
     for name, (x, y) in sorted(points.items(), key=lambda item: item[1][1]):
-        wide = len(name) * letter
-        options = []
-        for up in np.arange(0, 9, 0.5):
-            for sign, start in ((1, x + gap), (1, x - gap - wide), (-1, x + gap), (-1, x - gap - wide)):
-                low = y + sign * up * line - line / 2
-                box = (start, low, start + wide, low + line)
-                if box[0] >= frame.x0 and box[2] <= frame.x1 and box[1] >= frame.y0 and box[3] <= frame.y1:
-                    options.append(box)
-        free = [box for box in options if not any(_overlap(box, other) for other in taken)]
-        box = (free or options or [(x + gap, y - line / 2, x + gap + wide, y + line / 2)])[0]
-        taken.append(box)
-        offset = (box[0] - x) / scale, ((box[1] + box[3]) / 2 - y) / scale
-        far = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6} if abs(offset[1]) > SIZE else None
-        colour = colours.get(name, GREY)
-        text = axes.annotate(
-            name, places[name], xytext=offset, textcoords="offset points", va="center", ha="left",
-            color=INK if colour == GREY else colour, arrowprops=far,
-        )  # fmt: skip
+        shade = INK if hues[name] == GREY else hues[name]
+        text = axes.annotate(name, places[name], (0, 0), textcoords="offset points", va="center", color=shade)
         text.set_in_layout(False)  # the panel stays where the places were worked out
+        wide = text.get_window_extent().width
+        others = [dots[other] for other in dots if other != name] + written
+
+        def leader(box: Box, x: float = x, y: float = y, name: str = name) -> list[Box]:
+            """The way to a name that is far from its point, or clearly nearer to another."""
+            near = min(_apart(box, point) for other, point in points.items() if other != name)
+            if _apart(box, (x, y)) <= min(1.5 * gap, 1.25 * near):
+                return []
+            letters = (box[0], box[1] + line / 12, box[2], box[3] - line / 12)  # without the room around them
+            return _along((x, y), np.clip((x, y), letters[:2], letters[2:]), scale)
+
+        beside = x + gap, x - gap - wide  # rather than above or below
+        options = [
+            (left, y + up - line / 2, left + wide, y + up + line / 2)
+            for up in sorted(np.arange(-9, 9.25, 0.25) * line, key=abs)
+            for left in (*beside, x - wide / 2, x, x - wide)
+        ]
+        inside = [
+            box
+            for box in sorted(options, key=lambda box: _apart(box, (x, y)) + gap * (box[0] not in beside))
+            if frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
+            and not _overlap(box, dots[name])
+        ]  # fmt: skip
+        free = [box for box in inside if not any(_overlap(box, other) for other in (*others, *along))]
+        best = (box for box in free if not any(_overlap(p, o) for p in leader(box) for o in others))
+        box = next(best, (free or inside or options)[0])
+        text.xyann = (box[0] - x) / scale, ((box[1] + box[3]) / 2 - y) / scale
+        way = leader(box)
+        written += [box, *way]
+        if way:
+            middles = [((part[0] + part[2]) / 2, (part[1] + part[3]) / 2) for part in way]
+            xs, ys = axes.transData.inverted().transform(middles).T
+            axes.plot(xs, ys, color=GREY, linewidth=0.6, zorder=0)
+
+
+def _around(point: Sequence[float], by: float) -> Box:
+    return point[0] - by, point[1] - by, point[0] + by, point[1] + by
+
+
+def _along(one: Sequence[float], other: Sequence[float], by: float) -> list[Box]:
+    """Return small boxes that cover the way from a point to another."""
+    return [_around(at, by) for at in np.linspace(one, other, 100)]
+
+
+def _apart(box: Sequence[float], point: Sequence[float]) -> float:
+    """Return how far a point is from a box: zero inside."""
+    return float(np.hypot(*(np.clip(point, box[:2], box[2:]) - point)))
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -103,7 +103,7 @@ def contact_sheet(
 
     Args:
         images: (rows, columns, height, width, 3) uint8.
-        rows: a label for each row.
+        rows: a label for each row, broken into as many lines as the row has room for.
         columns: a label for each column.
         enlarge: every pixel becomes this many; 1 suits sixteen columns of 64 pixels.
 
@@ -113,11 +113,13 @@ def contact_sheet(
     n_rows, n_columns, height, wide, _ = images.shape
     if (len(rows), len(columns)) != (n_rows, n_columns):
         raise ValueError(f"{len(rows)} × {len(columns)} labels for {n_rows} × {n_columns} images")
-    size, gap, slope = 9.5, 4, np.radians(50)
-    letter = size * 0.56 * DPI / 72
+    size, gap, slope = SIZE, 4, np.radians(50)
+    letter, line = size * 0.56 * DPI / 72, size * 1.2 * DPI / 72
     longest = max(len(name) for name in columns) * letter
-    left, top = max(len(name) for name in rows) * letter + 12, longest * np.sin(slope) + 24
     cell_h, cell_w = height * enlarge + gap, wide * enlarge + gap
+    rows = _narrow(rows, max(round(cell_h / line), 1))
+    left = max(len(part) for name in rows for part in name.split("\n")) * letter + 12
+    top = longest * np.sin(slope) + 24
     # The last names lean out over the right edge.
     reach = max((c + 0.5) * cell_w + len(name) * letter * np.cos(slope) for c, name in enumerate(columns))
     figure_w, figure_h = left + max(n_columns * cell_w, reach) + gap, top + n_rows * cell_h + gap
@@ -133,13 +135,22 @@ def contact_sheet(
     axes.axis("off")
     for r, name in enumerate(rows):
         y = 1 - (top + (r + 0.5) * cell_h) / figure_h
-        figure.text((left - 10) / figure_w, y, name, ha="right", va="center", size=size)
+        figure.text((left - 10) / figure_w, y, name, ha="right", va="center", size=size, linespacing=1)
     for c, name in enumerate(columns):
         x, y = (left + (c + 0.5) * cell_w - 8) / figure_w, 1 - (top - 8) / figure_h
         figure.text(
             x, y, name, size=size, rotation=np.degrees(slope), rotation_mode="anchor", ha="left", va="center"
         )
     return figure
+
+
+def _narrow(names: Sequence[str], lines: int) -> list[str]:
+    """Break names between words, as narrow as all can be in so many lines."""
+    for width in range(1, max(map(len, names))):
+        broken = [fill(name, width, break_long_words=False) for name in names]
+        if max(name.count("\n") for name in broken) < lines:
+            return broken
+    return list(names)
 
 
 def reference(name: str, side: int) -> np.ndarray:

@@ -108,7 +108,7 @@ def _beside(options: argparse.Namespace, out: Path, device: str, _: int) -> dict
     said = f"lorarar shoebox beside --out {options.out} --images {options.images} --seed {options.seed}"
     parts = [folder / "unet" for folder in folders.values()]
     path = _save("backbones", found, said, options.seed, [*parts, home / "critic"])
-    save_sheet(sheet, path.with_suffix(".png"))
+    save_sheet(sheet, path.with_suffix(".webp"))
     return found
 
 
@@ -146,7 +146,8 @@ def add_shoebox(commands: Commands) -> None:
         "--init",
         type=Path,
         metavar="DIR",
-        help="what to train on: vae, base, decoder: a pipeline; judge: a judge; critic: a critic's folder",
+        help="what to train on: vae, base, decoder: a pipeline; judge: a judge (the heads by which its eyes "
+        "learnt are in no file and begin at random); critic: a critic's folder",
     )
     parser.add_argument(
         "--portraits",

@@ -44,8 +44,10 @@ def _options(
 
 def _save_history(history: dict[str, list[float]], path: Path | None) -> None:
     if path is not None:
+        # Five digits: a loss says no more, and all of them would be twice as many bytes.
+        short = {term: [float(f"{value:.5g}") for value in values] for term, values in history.items()}
         with atomic(path) as aside:
-            aside.write_text(json.dumps(history) + "\n")
+            aside.write_text(json.dumps(short) + "\n")
 
 
 def _of_zoo(names: Sequence[str], loras: Path | None, scale: str) -> "list[Trained]":

@@ -118,6 +118,6 @@ def _zoo(options: argparse.Namespace) -> None:
     if sheet is not None:  # a row of images per pair, a column per cell
         pairs, columns, height, width, _ = sheet.shape
         pixels = sheet.swapaxes(1, 2).reshape(pairs * height, columns * width, 3)
-        save_sheet(pixels, path.with_suffix(".png"))
+        save_sheet(pixels, path.with_suffix(".webp"))
     if not options.quiet:
         print(f"{path}: {', '.join(names)}; {count} images each")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lorarar.lora import LoRA, LoRAError, Pair
 from lorarar.merging.alike import alike
+from lorarar.merging.diagonal import best_columns
 from lorarar.merging.fusion import fused
 from lorarar.merging.pairs import Progress, apply_weights, checked, in_order_of, matching, one_sided
 from lorarar.options import MergeOptions
@@ -46,15 +47,16 @@ def regmean(
 
     The option ``ridge`` adds a multiple of the mean second moment to the diagonal of both moments, half to
     each; without limit it is the plain average. With ``fusion_steps`` there is no ridge: the answer is
-    approached by so many steps from the base (`lorarar.merging.fusion.fused`). A shared layer without moments
-    is averaged, or with ``rest="sum"`` added; a layer that only one adapter has is kept. The weights multiply
-    the two updates.
+    approached by so many steps from the base (`lorarar.merging.fusion.fused`). With ``columns`` it is the
+    best merge of ZipLoRA's form, a number for each column (`lorarar.merging.diagonal`). A shared layer
+    without moments is averaged, or with ``rest="sum"`` added; a layer that only one adapter has is kept. The
+    weights multiply the two updates.
 
     Args:
         content: the subject's LoRA.
         style: the style's.
         inputs: the second moments of either side (`lorarar.train.own_inputs`).
-        options: of which it looks at ``ridge``, ``fusion_steps``, ``rest`` and the two weights.
+        options: of which it looks at ``ridge``, ``columns``, ``fusion_steps``, ``rest`` and the two weights.
         progress: wraps the layers.
         **changes: single options by name.
 
@@ -88,7 +90,11 @@ def regmean(
             if len(solved) > KEPT:
                 del solved[next(iter(solved))]
             root, *sides = solved[key]
-            moved = [_moved(pair, by, root) for pair, by in zip(pairs, sides, strict=True)]
+            if o.columns:
+                by_column = (m.to(pairs[0][0].device) for m in best_columns(pairs, (sides[0], sides[1])))
+                moved = [(up, down.double() * m) for (up, down), m in zip(pairs, by_column, strict=True)]
+            else:
+                moved = [_moved(pair, by, root) for pair, by in zip(pairs, sides, strict=True)]
         one, other = (apply_weights(layer, p, w, dtype) for p, w in zip(moved, weights, strict=True))
         merged[layer] = torch.cat([one[0], other[0]], 1), torch.cat([one[1], other[1]], 0)
     return in_order_of(content, style, merged)

@@ -125,7 +125,7 @@ def near_and_varied(
 def recorded_sheet() -> tuple[np.ndarray, list[Cell]]:
     """Return the recorded pictures of the base model, one for every class in every family, and the cells."""
     cells = [(c, f) for c in CLASSES for f in FAMILIES]
-    sheet = np.asarray(Image.open(HOME / "base" / "sheet.png").convert("RGB"))
+    sheet = np.asarray(Image.open(HOME / "base" / "sheet.webp").convert("RGB"))
     side = SIZE + 2  # the sheet's cells stand two pixels apart
     sheet = np.pad(sheet, ((0, 2), (0, 2), (0, 0))).reshape(len(CLASSES), side, len(FAMILIES), side, 3)
     return sheet.swapaxes(1, 2)[:, :, :SIZE, :SIZE].reshape(len(cells), SIZE, SIZE, 3), cells

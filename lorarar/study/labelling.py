@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lorarar.atomic import atomic
-from lorarar.records import inside, recorded, save_recorded, sheet, tiles
+from lorarar.records import inside, recorded, save_recorded, save_sheet, sheet, tiles
 from lorarar.scales import data_folder
 from lorarar.study.cells import cell_of, setting
 from lorarar.study.digits import digits, from_digits
@@ -112,8 +112,7 @@ def _draw(options: argparse.Namespace, say: Say) -> None:
     shown = [picture for _, picture in chosen] + [blank] * (-len(chosen) % across)
     rows = [np.concatenate(shown[i : i + across], axis=1) for i in range(0, len(shown), across)]
     folder().mkdir(parents=True, exist_ok=True)
-    with atomic(folder() / "pictures.webp") as aside:
-        Image.fromarray(np.concatenate(rows)).save(aside, format="WEBP", lossless=True, quality=100, method=6)
+    save_sheet(np.concatenate(rows), folder() / "pictures.webp")
     text = ",\n  ".join(json.dumps(list(whose)) for whose, _ in chosen)
     with atomic(folder() / "pictures.json") as aside:
         aside.write_text(f'{{"across": {across},\n "pictures": [\n  {text}\n ]}}\n')

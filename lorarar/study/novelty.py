@@ -100,6 +100,26 @@ def foretold(sign: np.ndarray, error: np.ndarray, draws: int = DRAWS, seed: int 
     return Entry(rank_correlation(sign.ravel(), error.ravel()), float(low), float(high))
 
 
+def contrast(error: np.ndarray, new: np.ndarray, draws: int = DRAWS, seed: int = 0) -> Entry:
+    """Return by how much new subjects are merged worse than others, its interval by subjects and styles.
+
+    Args:
+        error: of each pair, (subjects, styles).
+        new: bool (subjects,), not all equal; subjects are drawn anew within each group, styles for both.
+        draws: how often.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    groups = error[new], error[~new]
+    drawn = []
+    for _ in range(draws):
+        columns = rng.integers(error.shape[1], size=error.shape[1])
+        one, other = (of[rng.integers(len(of), size=len(of))][:, columns].mean() for of in groups)
+        drawn.append(one - other)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return Entry(float(groups[0].mean() - groups[1].mean()), float(low), float(high))
+
+
 def kinship(loras: Mapping[str, LoRA], kind: Callable[[str], str]) -> dict[str, list[float]]:
     """Return the likeness of all couples: of one kind, such as two dogs, and of two kinds."""
     found: dict[str, list[float]] = {"one kind": [], "two kinds": []}

@@ -26,7 +26,7 @@ from lorarar.study.verdicts import verdicts
 def record(
     run: Setting, judges: Sequence[str], methods: Sequence[str] = tuple(METHODS), name: str | None = None
 ) -> Path:
-    """Write a run's verdicts, tables and sample sheet to ``data/recorded/<name>.json`` and ``.png``.
+    """Write a run's verdicts, tables and sample sheet to ``data/recorded/<name>.json`` and ``.webp``.
 
     The verdicts are written as a string of 0 and 1 for each pair, so that a chapter can make every table anew
     (`from_record`). The first judge chooses the samples.
@@ -75,10 +75,10 @@ def record(
     if rows:
         shown = sheet(run, rows)  # (rows, 3, h, w, 3)
         pixels = shown.swapaxes(1, 2).reshape(shown.shape[0] * shown.shape[2], -1, 3)
-        save_sheet(pixels, path.with_name(f"{name}_samples.png"))
+        save_sheet(pixels, path.with_name(f"{name}_samples.webp"))
     shown = overview(run, methods)
     pixels = shown.swapaxes(1, 2).reshape(shown.shape[0] * shown.shape[2], -1, 3)
-    save_sheet(pixels, path.with_suffix(".png"))
+    save_sheet(pixels, path.with_suffix(".webp"))
     return path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lorarar.judging import load_encoder
-from lorarar.records import inside, recorded, save_recorded, sheet
+from lorarar.records import inside, recorded, save_recorded, sheet, sheet_file
 from lorarar.scales import data_folder, find_scale
 from lorarar.shoebox import zoo
 from lorarar.shoebox.world import styles, subjects
@@ -73,7 +73,8 @@ def record_wordings(options: argparse.Namespace) -> Path:
         scale=scale.name,
         inputs=inside(
             [
-                *(data_folder() / "recorded" / f"{run.name}.{kind}" for kind in ("json", "png")),
+                data_folder() / "recorded" / f"{run.name}.json",
+                sheet_file(run.name),
                 *sorted((data_folder() / "shoebox" / "judge").glob("*.safetensors")),
                 *sorted((data_folder() / "shoebox" / "critic").glob("*.safetensors")),
             ]

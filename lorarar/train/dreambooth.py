@@ -36,6 +36,14 @@ _ADAPTER = "dreambooth"
 _PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+def require_layers(unet: torch.nn.Module, targets: Sequence[str]) -> None:
+    """Raise ValueError unless each target is a name, or the end of one, of layers that can be trained."""
+    kinds = torch.nn.Linear, torch.nn.Conv2d
+    layers = [f".{name}" for name, module in unet.named_modules() if isinstance(module, kinds)]
+    if missing := [name for name in targets if not any(layer.endswith(f".{name}") for layer in layers)]:
+        raise ValueError(f"the UNet has no layers named {', '.join(missing)}")
+
+
 @contextmanager
 def adapted(
     pipe: DiffusionPipeline,
@@ -56,16 +64,14 @@ def adapted(
 
     unet = pipe.unet
     with frozen(pipe, gradient_checkpointing):
+        require_layers(unet, targets)
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 config = LoraConfig(
                     r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets)
                 )
-                try:
-                    unet.add_adapter(config, _ADAPTER)
-                except ValueError as error:
-                    raise ValueError(f"the UNet has no layers named {', '.join(targets)}") from error
+                unet.add_adapter(config, _ADAPTER)
             factors = {}
             for name, module in unet.named_modules():
                 if isinstance(module, LoraLayer):

@@ -102,12 +102,14 @@ def statements(facts: Facts) -> dict[str, bool]:
         and f.koala_regmean < f.base_regmean + 0.05,
         "The lead that a network had at home does not carry over": f.base_place < f.base_sum
         and f.koala_sum < f.koala_place,
+        "The small networks are as good as at home": f.koala_place < f.base_place + 0.02
+        and f.koala_sum < f.base_sum - 0.05,
         "Both leads are open": max(f.koala_reads_low, f.koala_looks_low)
         < 0
         < min(f.koala_reads_high, f.koala_looks_high),
         "it keeps a lead": f.koala_keeps_low > 0,
         "LoRA.rar's own network is behind the sum": f.koala_rar_sum_high < 0,
-        "By ρ it is as on KOALA": f.sd15_measures_low > 0.1
+        "By ρ a merge that asks the base at hand carries over here, too": f.sd15_measures_low > 0.1
         and max(f.sd15_place, f.sd15_invariants) < f.sd15_plain,
         "By the critic's word nothing is settled": f.koala_sight_low <= 0.5,
         "the critic leaves every question of this plan open": f.sd15_sight_least <= 0,

@@ -97,7 +97,7 @@ def statements(f: Facts) -> dict[str, bool]:
             max(f.clear_mars2 - f.soft_mars2, f.clear_critic - f.soft_critic) < 0.05
         ),
         "CLIP-T points to the wrong one of two images": f.follows_CLIP_T < 0.45,
-        "CLIP-I is somewhat better than a coin": 0.5 < f.follows_CLIP_I < 0.7,
+        "CLIP-I is, if anything, somewhat better than a coin": 0.5 < f.follows_CLIP_I < 0.7,
     }
     return own | by_eye.statements(f) | other_words.statements(f)
 

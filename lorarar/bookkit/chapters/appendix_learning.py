@@ -11,7 +11,7 @@ import numpy as np
 
 from lorarar.bookkit import contests, figures
 from lorarar.bookkit import style as look
-from lorarar.bookkit.chapters.ch11_question import PLACE, constants, errors
+from lorarar.bookkit.chapters.ch11_question import COLUMNS, PLACE, constants, errors
 from lorarar.bookkit.claims import PARTLY, Claim, verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.figures import legend_below
@@ -49,10 +49,13 @@ SUMMED = f"{CHOSEN}; the rest summed"
 """The set that the paper chose, all four, one number for all, and the set with the other parts added."""
 COUNTS = (10, 20, 39, 69)
 """How many training LoRAs."""
+SIZES = (1, 10, 30, 100, 378)
+"""How many training pairs."""
 TOLD = (10, 39, 69)
 """Those whose errors are told."""
 NETWORKS = "LoRA.rar", "invariants"
 """The networks that were trained on so many, by the first word of their rows."""
+DIAMOND = {"markerfacecolor": "none", "markeredgecolor": look.OTHER, "markersize": 5}
 KINDS = {
     "kin": "of one class or family",
     "one_axis": "two subjects or styles",
@@ -67,23 +70,30 @@ def recorded(scale: str = "shoebox") -> Facts:
 
 
 def _parts(scale: str) -> dict[str, float]:
-    rows, leads = contests.means("parts_rho", scale), contests.leads("parts_rho", scale)
+    errors, seen = contests.means("parts_rho", scale), contests.means("parts", scale)
     theirs = np.array([average for average, _ in PAPER.values()])
-    ours = np.array([rows[name].value for name in PAPER])
+    rho, right = (np.array([rows[name].value for name in PAPER]) for rows in (errors, seen))
     has = {part: np.array([part in name.split(", ") for name in PAPER]) for part in PARTS}
-    facts: dict[str, float] = {f"with_{part}": ours[of].mean() - ours[~of].mean() for part, of in has.items()}
+    facts: dict[str, float] = {f"with_{part}": rho[of].mean() - rho[~of].mean() for part, of in has.items()}
     for key, name in (("chosen", CHOSEN), ("all", ALL), ("sum", SUM), ("summed", SUMMED)):
-        facts[f"parts_{key}"] = rows[name].value
-    for key, other in (("sum", SUM), ("all", ALL), ("summed", SUMMED)):
-        facts |= contests.ends(f"chosen_over_{key}", leads[CHOSEN, other])
+        facts[f"parts_{key}"] = errors[name].value
+    for prefix, contest, unit in (("", "parts_rho", 1), ("seen_", "parts", 100)):
+        leads = contests.leads(contest, scale)
+        for key, other in (("sum", SUM), ("all", ALL), ("summed", SUMMED)):
+            facts |= contests.ends(f"{prefix}chosen_over_{key}", [unit * x for x in leads[CHOSEN, other]])
     return facts | {
         "sets": len(PAPER),
-        "place": 1 + int((ours < rows[CHOSEN].value).sum()),
-        "best": ours.min(),
-        "worst": ours.max(),
+        "seen_chosen": seen[CHOSEN].value,
+        "place": 1 + int((rho < errors[CHOSEN].value).sum()),
+        "place_seen": 1 + int((right > seen[CHOSEN].value).sum()),
+        "best": rho.min(),
+        "worst": rho.max(),
+        "seen_output": 100 * (right[has["output"]].mean() - right[~has["output"]].mean()),
+        "seen_key": 100 * (right[has["key"]].mean() - right[~has["key"]].mean()),
         "paper_qko": PAPER["query, key, output"][0],
         "paper_qvo": PAPER["query, value, output"][0],
-        "like_paper": rank_correlation(theirs, -ours),
+        "like_paper": rank_correlation(theirs, right),
+        "like_error": rank_correlation(right, -rho),
     }
 
 
@@ -108,6 +118,7 @@ def _loras(scale: str) -> dict[str, float]:
         f"{contests.key(n)}_{count}": rows[f"{n}, {count} LoRAs"].value for n in NETWORKS for count in TOLD
     }
     facts["table"] = float(errors(scale)[PLACE]["new"]["own"].mean())
+    facts["longer"] = float(errors(scale)[COLUMNS]["new"]["own"].mean())
     leads = contests.leads("loras", scale)
     for fewer, more in itertools.pairwise(TOLD):
         lead = leads[f"LoRA.rar, {more} LoRAs", f"LoRA.rar, {fewer} LoRAs"]
@@ -180,11 +191,18 @@ def statements(facts: Facts) -> dict[str, bool]:
         "is among the best": f.place <= 3,
         "not shown ahead of one number": f.chosen_over_sum_low < 0 < f.chosen_over_sum,
         "the worst of all": f.parts_summed > f.worst and f.chosen_over_summed_low > 0.03,
+        "The critic says much the same": f.like_error > 0.7 and f.seen_output > 3 and f.seen_key < -3,
+        "among the best again": f.place_seen <= 3,
+        "no lead of it is certain": max(
+            f.seen_chosen_over_sum_low, f.seen_chosen_over_all_low, f.seen_chosen_over_summed_low
+        )
+        <= 0,
         "hardly the order of the paper": abs(f.like_paper) < 0.3,
         "Neither of them helps": f.columns_least <= 0 and f.columns_most < 0.1 * f.columns_gap,
+        "the longer training is no better": f.longer > f.rar_39,
         "Up to a point it helps": f.rar_39_over_10_low > 0,
         "Thirty more bring": f.rar_69_over_39_low < 0 < f.rar_69_over_39_high,
-        "It is then still": f.rar_69 > f.table,
+        "the network is still behind the table": f.rar_69 > f.table,
         "has nothing to gain": abs(f.invariants_10 - f.invariants_69) < 0.01,
         "hardly alike at all": f.most_alike < 0.15,
         "Every LoRA is a direction of": f.directions > 0.95 * f.learnt,
@@ -200,9 +218,9 @@ def claims(facts: Facts) -> list[Claim]:
             "It is best to predict query and output",
             "LoRA.rar, supplement §A2.3, Table A3",
             f"Of {f.sets:d} sets it has rank {f.place:d} by ρ, one training each: {f.parts_chosen:.2f}, "
-            f"where the best has {f.best:.2f} and the worst {f.worst:.2f}. The lead over all four is "
-            f"{f.chosen_over_all:+.3f} "
-            f"({f.chosen_over_all_low:+.3f} to {f.chosen_over_all_high:+.3f}).",
+            f"where the best has {f.best:.2f} and the worst {f.worst:.2f}; and rank {f.place_seen:d} by the "
+            f"critic, {f.seen_chosen:.0%}. The lead over all four is {f.chosen_over_all:+.3f} "
+            f"({f.chosen_over_all_low:+.3f} to {f.chosen_over_all_high:+.3f}) in ρ.",
             verdict(f.place == 1 and f.chosen_over_all_low > 0, part=f.place <= 3),
         ),
         Claim(
@@ -230,40 +248,62 @@ def claims(facts: Facts) -> list[Claim]:
 
 
 def parts_figure(scale: str = "shoebox") -> Figure:
-    """Show ρ of each set of parts with its interval, best first; the paper's set in colour, a sum in grey."""
-    rows = contests.means("parts_rho", scale)
-    entries = {name: rows[name] for name in sorted((*PAPER, SUM), key=lambda name: rows[name].value)}
+    """Show ρ and share right of each set of parts with intervals, best ρ first; diamonds are the paper's."""
+    errors, seen = contests.means("parts_rho", scale), contests.means("parts", scale)
+    order = sorted((*PAPER, SUM), key=lambda name: errors[name].value)
     colours = {CHOSEN: look.HUES["lorarar"], SUM: look.GREY}
-    figure = figures.forest(entries, label="ρ", colours=colours, percent=False)
-    figure.axes[0].set_xlim(0, None)
+    figure, panels = plt.subplots(1, 2, figsize=(look.WIDTH, 6.2), sharey=True, layout="constrained")
+    for axes, rows, label in zip(panels, (errors, seen), ("ρ", "share right"), strict=True):
+        entries = {name: rows[name] for name in order}
+        figures.forest(entries, label=label, colours=colours, percent=rows is seen, axes=axes)
+        axes.set_xlim(0, None)
+    theirs = [(PAPER[name][0], place) for place, name in enumerate(order) if name in PAPER]
+    panels[1].plot(*zip(*theirs, strict=True), "D", label="the paper's share", **DIAMOND)
+    legend_below(figure)
     return figure
 
 
 def parts_table(scale: str = "shoebox") -> Styler:
-    """Show the paper's table of parts beside the shoebox's errors, in the paper's order."""
-    rows = contests.means("parts_rho", scale)
-    return table(
-        [
-            {"Predicted": name, "Paper": average, "Paper, best case": best, "ρ here": rows[name].value}
-            for name, (average, best) in PAPER.items()
-        ],
-        ".2f",
-    )
+    """Show the paper's table of parts beside the shoebox's, in its order; best: of each pair's images."""
+    errors, seen = contests.means("parts_rho", scale), contests.means("parts", scale)
+    images = contests.pairs("parts", scale)
+    rows = [
+        {
+            "Predicted": name,
+            "Paper": average,
+            "Paper, best case": best,
+            "Here": seen[name].value,
+            "Here, best case": float((images[name] > 0).mean()),
+            "ρ": errors[name].value,
+        }
+        for name, (average, best) in PAPER.items()
+    ]
+    return table(rows, ".2f")
 
 
 def loras_figure(scale: str = "shoebox") -> Figure:
     """Show ρ on validation pairs over the number of training LoRAs for each network, with intervals."""
-    rows = contests.means("loras", scale)
+    return _growth("loras", scale, {count: f"{count} LoRAs" for count in COUNTS}, "training LoRAs")
+
+
+def pairs_figure(scale: str = "shoebox") -> Figure:
+    """Show ρ on validation pairs over the number of training pairs for each network, with intervals."""
+    return _growth("pairs", scale, {size: str(size) for size in SIZES}, "training pairs")
+
+
+def _growth(name: str, scale: str, ends: Mapping[int, str], label: str) -> Figure:
+    """Show ρ of both networks of a contest over a number, by how their rows end: {number: end}."""
+    rows = contests.means(name, scale)
     figure, axes = plt.subplots(figsize=(look.WIDTH, 3.6), layout="constrained")
-    for name, colour in contests.hues(NETWORKS).items():
-        middle, low, high = np.array([rows[f"{name}, {count} LoRAs"] for count in COUNTS]).T
-        axes.fill_between(COUNTS, low, high, color=colour, alpha=0.12, linewidth=0)
-        axes.plot(COUNTS, middle, "o-", color=colour, label=name)
+    for network, colour in contests.hues(NETWORKS).items():
+        middle, low, high = np.array([rows[f"{network}, {end}"] for end in ends.values()]).T
+        axes.fill_between(list(ends), low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.plot(list(ends), middle, "o-", color=colour, label=network)
     axes.set_xscale("log")
-    axes.set_xticks(COUNTS, map(str, COUNTS))
+    axes.set_xticks(list(ends), map(str, ends))
     axes.minorticks_off()
     axes.set_ylim(0, None)
-    axes.set_xlabel("training LoRAs")
+    axes.set_xlabel(label)
     axes.set_ylabel("ρ on validation pairs")
     legend_below(figure, columns=2)
     return figure

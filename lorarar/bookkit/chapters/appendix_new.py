@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
 
-from lorarar.bookkit import contests
+from lorarar.bookkit import contests, figures
+from lorarar.bookkit import style as look
 from lorarar.bookkit.claims import Claim, sign_verdict
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.pictures import image_grid
@@ -37,6 +39,19 @@ COLOURED = {"green": (1, 1), "blue": (2, 2)}
 """Words of colour: the prompt that has one, and the channel that it should raise."""
 CONCEPTS = ("toaster", "tv", "sofa", "cyberpunk")
 """LoRA.rar, §A2.5: three pieces of furniture and a style."""
+SPLITS = {
+    "plushies": ("objects_to_plushies", "Stuffed animals in cartoons"),
+    "objects": ("animals_to_objects", "Objects in rainbow, wood, gold"),
+}
+"""LoRA.rar, §A2.6: the two new splits, their records and what is merged."""
+SPLIT_ROWS = {
+    "LoRA.rar, this split": "rar",
+    "place alone, this split": "place",
+    "ZipLoRA": "zip",
+    "sum at 0.7": "sum",
+    "plain sum": "plain",
+}
+"""The rows of a split's contest, in the figure's order."""
 ROWS = {
     "LoRA.rar, as shipped": "shipped",
     "LoRA.rar, converged": "rar",
@@ -47,14 +62,29 @@ ROWS = {
 
 
 def recorded(scale: str = "shoebox") -> Facts:
-    """Return the numbers from shipped files: the contest on new concepts."""
+    """Return the numbers from shipped files: the contests on new concepts and on new splits."""
+    return Facts(_concepts(scale), *(_split(key, scale) for key in SPLITS))
+
+
+def _split(key: str, scale: str) -> dict[str, float]:
+    name, network = SPLITS[key][0], "LoRA.rar, this split"
+    rows, leads = contests.means(name, scale), contests.leads(name, scale)
+    facts = {f"{key}_{short}": rows[row].value for row, short in SPLIT_ROWS.items()}
+    for short, row in (("sum", "sum at 0.7"), ("place", "place alone, this split")):
+        lead = leads[network, row]
+        facts |= {f"{key}_over_{short}": 100 * lead.value, f"{key}_over_{short}_least": lead.low}
+    behind = [-100 * end for end in leads[network, "ZipLoRA"]]
+    return facts | contests.ends(f"{key}_behind_zip", (behind[0], behind[2], behind[1]))
+
+
+def _concepts(scale: str) -> dict[str, float]:
     rows = contests.means("new_concepts", scale)
     facts = {f"new_{key}": rows[row].value for row, key in ROWS.items()}
     leads = contests.leads("new_concepts", scale)
     facts |= contests.ends("rar_over_zip", [100 * end for end in leads["LoRA.rar, converged", "ZipLoRA"]])
     facts["shipped_over_zip_low"] = leads["LoRA.rar, as shipped", "ZipLoRA"].low
     facts["rar_over_sum_low"] = leads["LoRA.rar, converged", "sum at 0.7"].low
-    return Facts(facts)
+    return facts
 
 
 def drawn(scale: str, seed: int = 0) -> dict[str, list[np.ndarray]]:
@@ -101,6 +131,12 @@ def statements(facts: Facts) -> dict[str, bool]:
     return {
         "Both follow the words": min(f[f"{m}_{w}"] for m in ("regmean", "rar") for w in COLOURED) > 2,
         "Nothing is settled": max(f.rar_over_zip_low, f.shipped_over_zip_low, f.rar_over_sum_low) <= 0,
+        "On both splits LoRA.rar's network is behind ZipLoRA": (
+            min(f.plushies_behind_zip_low, f.objects_behind_zip_low) > 0
+        ),
+        "Neither is it shown ahead of a sum at": all(
+            f[f"{key}_over_{row}_least"] <= 0 for key in SPLITS for row in ("sum", "place")
+        ),
         "All ways to merge are right in few images": f.new_rar < 0.25 and f.new_rar > f.new_shipped,
     }
 
@@ -117,6 +153,18 @@ def claims(facts: Facts) -> list[Claim]:
             f"as shipped, {f.new_zip:.0%} by ZipLoRA: a difference of {f.rar_over_zip:+.0f} points "
             f"({f.rar_over_zip_low:+.0f} to {f.rar_over_zip_high:+.0f}).",
             sign_verdict(f.rar_over_zip_low, f.rar_over_zip_high),
+        ),
+        Claim(
+            "new_splits",
+            "Trained on objects in 3D and tested on stuffed animals in cartoons, or on animals in "
+            "watercolours and tested on objects in rainbow, wood and gold, LoRA.rar outperforms ZipLoRA",
+            "LoRA.rar, supplement §A2.6, Figure A10",
+            f"{f.plushies_rar:.0%} of the images are right on the first split and {f.objects_rar:.0%} on the "
+            f"second, three trainings each; by ZipLoRA {f.plushies_zip:.0%} and {f.objects_zip:.0%}, by a "
+            f"sum at 0.7 {f.plushies_sum:.0%} and {f.objects_sum:.0%}, by the plain sum "
+            f"{f.plushies_plain:.0%} and {f.objects_plain:.0%}, by a table {f.plushies_place:.0%} and "
+            f"{f.objects_place:.0%}.",
+            sign_verdict(-f.plushies_behind_zip_high, -f.plushies_behind_zip_low),
         ),
     ]
 
@@ -137,3 +185,16 @@ def concepts_figure() -> Figure:
 def contest_figure(scale: str = "shoebox") -> Figure:
     """Show the share of the new concepts' images that are right, by row, with intervals."""
     return contests.contest_figure("new_concepts", scale)
+
+
+def splits_figure(scale: str = "shoebox") -> Figure:
+    """Show the share of images that are right on each new split, by row, with intervals."""
+    figure, panels = plt.subplots(2, figsize=(look.WIDTH, 5), sharex=True, layout="constrained")
+    for axes, (name, told) in zip(panels, SPLITS.values(), strict=True):
+        rows = contests.means(name, scale)
+        entries = {row: rows[row] for row in SPLIT_ROWS}
+        figures.forest(entries, label="", colours=contests.hues(entries), axes=axes)
+        axes.set_title(told)
+    panels[0].set_xlim(0, None)
+    panels[-1].set_xlabel("share right")
+    return figure

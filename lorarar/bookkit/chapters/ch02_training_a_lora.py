@@ -379,7 +379,7 @@ def strength_figure(gains: Mapping[float | str, Gain], right: Mapping[float, flo
     left.set(xlabel="strength", title="the loss falls by")
     panel.plot(list(right), list(right.values()), "o-", color=style.INK, label="images, by the critic")
     panel.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-    panel.set(xlabel="strength", title="style is right in", xticks=list(right), ylim=(0, 1.05))
+    panel.set(xlabel="strength", title="style is right in", xticks=list(right), ylim=(0, 1.05), xmargin=0.2)
     figures.legend_below(figure)
     return figure
 

@@ -303,17 +303,14 @@ def trade_figure(scale: str, drawings: Mapping[str, float]) -> Figure:
     places["each alone"] = 100 * singles["style"], 100 * singles["subject"]
     places["true drawings"] = 100 * drawings["style"], 100 * drawings["subject"]
     hues = dict.fromkeys(places, DIRECT) | {NAMES["ziplora"]: SUBJECT, NAMES["lorarar"]: MERGED}
-    figure = figures.scatter(
+    ways = (((FULL, EVEN), "-"), ((SUBJECT_FIRST, EVEN, STYLE_FIRST), ":"))
+    return figures.scatter(
         places,
         xlabel="style right, %",
         ylabel="subject right, %",
         colours=hues | {"each alone": INK, "true drawings": GREY},
+        paths=[([f"{c:g} / {s:g}" for c, s in way], line) for way, line in ways],
     )
-    axes = figure.axes[0]
-    for way, line in (((FULL, EVEN), "-"), ((SUBJECT_FIRST, EVEN, STYLE_FIRST), ":")):
-        x, y = zip(*(places[f"{c:g} / {s:g}"] for c, s in way), strict=True)
-        axes.plot(x, y, line, color=DIRECT, linewidth=1.5, alpha=0.6, zorder=0)
-    return figure
 
 
 def volume_figure(errors: Mapping[Weights, Sequence[Error]]) -> Figure:

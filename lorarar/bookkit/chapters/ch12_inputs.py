@@ -17,7 +17,9 @@ from lorarar.bookkit.figures import legend_below
 from lorarar.bookkit.pictures import image_grid
 from lorarar.bookkit.records import experiment, suffix
 from lorarar.bookkit.records import recorded as record
-from lorarar.study.novelty import size
+from lorarar.shoebox import zoo
+from lorarar.study.contest import difference
+from lorarar.study.novelty import contrast, size
 from lorarar.study.statistics import grid
 
 if TYPE_CHECKING:
@@ -60,14 +62,25 @@ NETWORK = "LoRA.rar, converged"
 
 def recorded(scale: str = "shoebox") -> Facts:
     """Return the numbers from shipped files: choices on validation, both contests, and the signs."""
-    return Facts(_choices(scale), _contest(scale), _sight(scale), _seen(scale), _signs(scale))
+    parts = _choices, _columns, _contest, _sight, _seen, _signs
+    return Facts(*(part(scale) for part in parts))
+
+
+def _columns(scale: str) -> dict[str, float]:
+    """Return ρ of RegMean's two forms and of the table, and how much of the lead takes no matrix."""
+    rows, leads = contests.means("inputs_columns", scale), contests.leads("inputs_columns", scale)
+    columns, matrix, known = (rows[row].value for row in ("RegMean by columns", "RegMean", TABLE))
+    facts = {"by_columns": columns, "by_matrix": matrix, "by_table": known}
+    facts["columns_share"] = (known - columns) / (known - matrix)
+    facts["columns_over_table_low"] = leads["RegMean by columns", TABLE].low
+    return facts | contests.ends("matrix_over_columns", leads["RegMean", "RegMean by columns"])
 
 
 def _choices(scale: str) -> dict[str, float]:
     by_rho, by_sight = (record(f"inputs_validation{kind}{suffix(scale)}")["rows"] for kind in ("_rho", ""))
     facts = {key: by_rho[name]["mean"][0] for name, key in CHOICES.items()}
-    ridges = [(name, key) for name, key in CHOICES.items() if name.startswith("ridge")]
-    return facts | {f"{key}_seen": by_sight[name]["mean"][0] for name, key in ridges}
+    told = [name for name in CHOICES if name.startswith("ridge")] + ["1 picture", "cross-attention only"]
+    return facts | {f"{CHOICES[name]}_seen": by_sight[name]["mean"][0] for name in told}
 
 
 def _contest(scale: str) -> dict[str, float]:
@@ -77,6 +90,7 @@ def _contest(scale: str) -> dict[str, float]:
     facts |= {key: rows[row]["mean"][0] for row, key in QUOTED.items()}
     ours, best, known = (np.array(rows[row]["pairs"]).mean(0) for row in (OURS, OPTIMUM, TABLE))
     few, still = ours[: len(best)].mean(), known[: len(best)].mean()
+    facts |= {"few_ours": few, "few_table": still}
     facts |= {"few": best.size, "closed": (still - few) / (still - best.mean())}
     leads = {(asked["one"], asked["other"]): asked["lead"] for asked in run["questions"]}
     facts |= {f"over_{key}_low": leads[OURS, row][1] for row, key in LEADS.items()}
@@ -92,7 +106,10 @@ def _seen(scale: str) -> dict[str, float]:
     ours = np.array(run["rows"]["ridge 0.1"]["pairs"]).mean(0)
     _, said = experiment("validation", scale)
     best = grid(said["ziplora"].right[:, : len(run["seeds"])], len(run["subjects"]))
-    return {"seen_regmean": ours.mean(), "seen_zip": best.mean(), "seen_pairs": ours.size}
+    rows = contests.pairs("inputs_validation", scale)
+    lead = difference(rows["ridge 0.1"][None], rows["sum at 0.7"][None])
+    facts = {"seen_regmean": ours.mean(), "seen_zip": best.mean(), "seen_pairs": ours.size}
+    return facts | contests.ends("seen_over_sum", [100 * end for end in lead])
 
 
 def _sight(scale: str) -> dict[str, float]:
@@ -119,7 +136,24 @@ def _signs(scale: str) -> dict[str, float]:
     }
     for kind, values in run["kinship"]["subject"].items():
         facts[f"subject_{contests.key(kind)}"] = float(np.mean(values))
-    return facts
+    return facts | _unmet(scale)
+
+
+def _unmet(scale: str) -> dict[str, float]:
+    """Return how strangers of classes that no network met are merged, beside the others, by ρ."""
+    errors = contests.pairs("strangers", scale)
+    met = {zoo.slug(zoo.class_of(name)) for name in zoo.split("train")[0]}
+    names = record(f"strangers{suffix(scale)}")["subjects"]
+    new = np.array([name.rsplit("-", 1)[0] not in met for name in names])
+    worse = {row: contrast(of, new) for row, of in errors.items()}
+    return {
+        "unmet": int(new.sum()),
+        "unmet_rho": errors[NETWORK][new].mean(),
+        "met_rho": errors[NETWORK][~new].mean(),
+        "unmet_open": sum(entry.low <= 0 <= entry.high for entry in worse.values()),
+        "unmet_rows": len(worse),
+        **contests.ends("unmet_worse", worse[NETWORK]),
+    }
 
 
 # ---------------------------------------------------------------- numbers of this run
@@ -169,6 +203,8 @@ def statements(facts: Facts) -> dict[str, bool]:
     f = facts
     return {
         "less than half of what the table leaves": f.regmean < 0.5 * f.table,
+        "So it is the inputs that count": f.columns_share > 0.75 and f.columns_over_table_low > 0.1,
+        "The matrix is ahead": f.matrix_over_columns_low > 0,
         "ahead of every network, of the table and of the tuned sum": (
             min(f.over_table_low, f.over_invariants_low, f.over_rar_low, f.over_sum_low) > 0
         ),
@@ -177,9 +213,13 @@ def statements(facts: Facts) -> dict[str, bool]:
         "Pictures of the training set would do a little better still": (
             f.pictured_low > 0 and f.pictured > 0.5 * f.regmean
         ),
-        "by degrees; where the text is read, nearly all or nothing": f.apart_text > 2 * f.apart_picture,
+        "by degrees; where the text is read, more often all or nothing": f.apart_text > 2 * f.apart_picture,
         "One picture of either is enough to leave the table behind": f.choice_one < 0.8 * f.choice_table,
         "Neither kind of layer does it alone": (min(f.choice_self, f.choice_cross) > 1.15 * f.choice_ridge),
+        "The critic does not follow ρ so far": (
+            min(f.choice_one_seen, f.choice_cross_seen) >= f.choice_ridge_seen - 0.01
+        ),
+        "on so few pairs it is open": f.seen_over_sum_low < 0 < f.seen_over_sum_high,
         "the smaller the ridge, the smaller the error": f.choice_small < f.choice_ridge < f.choice_large,
         "all three leads are clear of zero": (
             min(f.sight_over_sum_low, f.sight_over_table_low, f.sight_over_rar_low) > 0
@@ -189,7 +229,8 @@ def statements(facts: Facts) -> dict[str, bool]:
         "Three individuals are too few to tell RegMean from ZipLoRA": (
             f.sight_over_zip_low < 0 < f.sight_over_zip_high
         ),
-        "None of the intervals leaves zero out": f.signs_open == f.signs,
+        "none of the intervals leaves zero out": f.signs_open == f.signs,
+        "New in kind is no sign of failure either": f.unmet_open == f.unmet_rows and f.unmet_worse < 0.01,
         "far from every training LoRA": f.nearest < 0.3,
     }
 

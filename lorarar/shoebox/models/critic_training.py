@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from lorarar.pipelines import generate, load_pipeline
+from lorarar.records import save_sheet
 from lorarar.shoebox.models import hardest, loop
 from lorarar.shoebox.models.critic import Critic, Namer
 from lorarar.shoebox.models.loop import GROUPS, HELD_OUT, Recipe, card, fit, machine, to_unit
@@ -251,7 +251,7 @@ def _kinds(drawn: Sequence[hardest.Examined]) -> np.ndarray:
 def measure_base(out: Path, rounds: int = 1, seed: int = 0, device: str | None = None) -> dict:
     """Let the critic judge the base model on every class × every family, and write the contact sheet.
 
-    rounds: images per cell. Adds the measurements to the card of `out`/base and writes `out`/base/sheet.png,
+    rounds: images per cell. Adds the measurements to the card of `out`/base and writes `out`/base/sheet.webp,
     the first round with a row per class and a column per family.
     """
     critic = Critic.load(out / "critic")
@@ -288,7 +288,7 @@ def measure_base(out: Path, rounds: int = 1, seed: int = 0, device: str | None =
     sheet = world.sheet(
         images[: len(subjects.CLASSES) * len(styles.FAMILIES)], len(styles.FAMILIES), enlarge=1
     )
-    Image.fromarray(sheet).save(out / "base" / "sheet.png")
+    save_sheet(sheet, out / "base" / "sheet.webp")
     kept = json.loads((out / "base" / "card.json").read_text())
     command = kept.pop("command")
     kept["judged by the critic"] = facts

@@ -173,7 +173,7 @@ def measure_judge(ask: Ask, seed: int = 0, sheet: Path | None = None, groups: in
     single, mistaken = measure_groups(ask, groups, seed + 3)
     if sheet is not None and len(mistaken):
         tiles = mistaken[:40].reshape(-1, SIZE, SIZE, 3)
-        Image.fromarray(world.sheet(tiles, 10)).save(sheet)
+        Image.fromarray(world.sheet(tiles, 10)).save(sheet, quality=90)  # only looked at
     return {
         "held-out drawings": single,
         "named subjects and styles": measure_named(by_judge(ask), cases(seed=seed)),

@@ -121,8 +121,9 @@ def train_judge(
 
     The eyes learn to classify, to tell individuals and styles apart, and to name their attributes; then the
     whole model learns the first word of the answer, the only one that counts. `init`: a judge's folder whose
-    weights to start from; its eyes have learned to see, and all steps are answers. changed: share of the
-    groups in which the other individual and style are the first with one change. Writes `out`/judge.
+    weights to start from; its eyes have learned to see, and all steps are answers; the heads of `Sight`, in
+    no file, begin at random. changed: share of the groups in which the other individual and style are the
+    first with one change. Writes `out`/judge.
     """
     images, *known = mixed(groups, seed, changed)
     truth, said = (torch.from_numpy(table).long() for table in known)
@@ -179,7 +180,7 @@ def saved(model: nn.Module, both: nn.Module, folder: Path, seed: int, device: st
     model.to("cpu").half().save_pretrained(folder)
     both.save_pretrained(folder)
     judge = local_judge(folder, device, batch_size=64)
-    return measure_judge(judge, seed, folder / "mistakes.png", HELD_OUT)
+    return measure_judge(judge, seed, folder / "mistakes.webp", HELD_OUT)
 
 
 def begin_from(model: nn.Module, old: nn.Module) -> None:

@@ -19,6 +19,7 @@ from lorarar.scales import Scale, find_scale
 from lorarar.shoebox.world import styles, subjects
 from lorarar.shoebox.zoo import names as drawn
 from lorarar.train import train_lora
+from lorarar.train.dreambooth import require_layers
 
 
 def train(
@@ -63,9 +64,9 @@ def train(
         raise ValueError(f"a LoRA needs at least 1 image, not {count}")
     targets = list(LoraOptions.of(**({"targets": targets} if targets else {})).targets)
     pipe = load_pipeline(scale, device)
-    layers = [f".{name}" for name, _ in pipe.unet.named_modules()]
-    if missing := [name for name in targets if not any(layer.endswith(f".{name}") for layer in layers)]:
-        raise ValueError(f"the UNet has no layers named {', '.join(missing)}")
+    require_layers(pipe.unet, targets)
+    base = Path(scale.base)
+    trained_on = base.name if base.is_absolute() else scale.base  # a file says nothing of where folders lay
     known = sorted(world.names if world else [*subjects.SUBJECTS, *styles.STYLES])
     todo = []
     for name in names:
@@ -106,7 +107,12 @@ def train(
                 callback=step,
             )
             lora.metadata["lorarar_zoo"] = json.dumps(
-                {"name": name, "scale": scale.name, "seconds": round(time.monotonic() - began, 1)}
+                {
+                    "name": name,
+                    "scale": scale.name,
+                    "base": trained_on,
+                    "seconds": round(time.monotonic() - began, 1),
+                }
             )
             save_lora(lora, path, dtype=torch.float16)
     return [whose.file_of(name, loras) for name in names]
