@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lorarar.bookkit import figures, fusion, records, sums
+from lorarar.bookkit import figures, fusion, records, sums, variants
 from lorarar.bookkit import style as look
 from lorarar.bookkit.facts import Facts
 from lorarar.bookkit.style import DIRECT, GREY, INK, OTHER, SKY
@@ -67,7 +67,7 @@ def recorded(scale: str = "shoebox") -> Facts:
     )  # (pairs, weights, images)
     rows = {name: [i for i, (subject, _) in enumerate(pairs) if subject.startswith(name)] for name in _NAMES}
     own = {f"{name}_right": right[i].mean() for name, i in rows.items()}
-    return Facts(own, _rivals(scale), fusion.facts(scale))
+    return Facts(own, _rivals(scale), fusion.facts(scale), variants.facts(scale))
 
 
 _NAMES = ("dog", "clock", "bear")
@@ -203,31 +203,37 @@ def live(parts: np.ndarray, single: Single, lost: Mapping[str, np.ndarray]) -> F
 
 def statements(f: Facts) -> dict[str, bool]:
     """Return the findings of the prose, each by a fragment of it."""
-    return {
-        "The dog is the hardest of the three": f.dog_right < min(f.clock_right, f.bear_right),
-        "In every part the columns are more aligned than noise is": f.least_aligned > 1.1,
-        "in every part they are shared somewhat less": f.most_shared < 0,
-        "The largest half of the update is as good as all": max(f.size_half_subject, f.size_half_style)
-        < 0.05,
-        "and a random half almost": max(f.lot_half_subject, f.lot_half_style) < 0.15,
-        "With the largest fifth most of the effect is left": (
-            max(f.size_fifth_subject, f.size_fifth_style) < 0.4
-        ),
-        "with a random tenth much of the subject is lost, and all of the style": (
-            f.lot_tenth_subject > 0.2 and f.lot_tenth_style > 0.9
-        ),
-        "pruning factors at random costs more than pruning the update": (
-            f.factors_half_subject > f.lot_half_subject and f.factors_half_style > f.lot_half_style
-        ),
-        "At rank 16 the sum loses nothing": f.lost_sum < 1e-4 < f.lost_ties < f.lost_dare,
-        "None of the four that are new to this book is ahead of the sum": (
-            max(f.rival_est_low, f.rival_switch_low, f.rival_composite_low, f.rival_dynamic_low) <= 0
-        ),
-        "both intervals lie below zero": max(f.rival_est_high, f.rival_dynamic_high) < 0,
-        "These two are ahead of K-LoRA": min(f.switch_over_k, f.composite_over_k) > 0,
-        "no subject's update has as much energy as a style's": f.strongest_subject < 0.9,
-        "the interval of their difference contains zero": f.composite_half_low <= 0 <= f.composite_half_high,
-    } | fusion.statements(f)
+    return (
+        {
+            "The dog is the hardest of the three": f.dog_right < min(f.clock_right, f.bear_right),
+            "In every part the columns are more aligned than noise is": f.least_aligned > 1.1,
+            "in every part they are shared somewhat less": f.most_shared < 0,
+            "The largest half of the update is as good as all": max(f.size_half_subject, f.size_half_style)
+            < 0.05,
+            "and a random half almost": max(f.lot_half_subject, f.lot_half_style) < 0.15,
+            "With the largest fifth most of the effect is left": (
+                max(f.size_fifth_subject, f.size_fifth_style) < 0.4
+            ),
+            "with a random tenth much of the subject is lost, and all of the style": (
+                f.lot_tenth_subject > 0.2 and f.lot_tenth_style > 0.9
+            ),
+            "pruning factors at random costs more than pruning the update": (
+                f.factors_half_subject > f.lot_half_subject and f.factors_half_style > f.lot_half_style
+            ),
+            "At rank 16 the sum loses nothing": f.lost_sum < 1e-4 < f.lost_ties < f.lost_dare,
+            "None of the four that are new to this book is ahead of the sum": (
+                max(f.rival_est_low, f.rival_switch_low, f.rival_composite_low, f.rival_dynamic_low) <= 0
+            ),
+            "both intervals lie below zero": max(f.rival_est_high, f.rival_dynamic_high) < 0,
+            "These two are ahead of K-LoRA": min(f.switch_over_k, f.composite_over_k) > 0,
+            "no subject's update has as much energy as a style's": f.strongest_subject < 0.9,
+            "the interval of their difference contains zero": f.composite_half_low
+            <= 0
+            <= f.composite_half_high,
+        }
+        | fusion.statements(f)
+        | variants.statements(f)
+    )
 
 
 def claims(facts: Facts) -> list[Claim]:
