@@ -129,11 +129,11 @@ def test_shipped_artefacts_are_as_the_manifest_says(monkeypatch):
 
 
 def snakemake(folder, *arguments, **options):
-    """Run the workflow at smoke scale in a folder, its data in there too."""
+    """Run the workflow at smoke scale in a folder, its data in there too, with jobs of one thread."""
     command = [
         sys.executable, "-m", "snakemake", "-s", str(ROOT / "data" / "Snakefile"), "--directory", str(folder),
         "--nocolor", *([] if "--executor" in arguments else ["--cores", "2"]), *arguments,
-        "--config", f"data={folder / 'data'}", "scale=smoke", "small=1",
+        "--config", f"data={folder / 'data'}", "scale=smoke", "small=1", "threads=1",
     ]  # fmt: skip
     return subprocess.Popen(
         command,
@@ -218,55 +218,49 @@ def test_names_of_the_workflow_are_the_projects():
     assert space["found"] == tuple(METHODS)
 
 
+def elsewhere(folder):
+    """Words that submit jobs as to a cluster: a job starts in an empty environment, with another home."""
+    submit = folder / "submit"
+    submit.write_text(
+        "#!/bin/sh\n"
+        f"mkdir -p {folder}/home\n"
+        f"cd / && env -i HOME={folder}/home PATH=/usr/bin:/bin OMP_NUM_THREADS=1 "
+        f'setsid sh "$1" > {folder}/log 2>&1 < /dev/null &\n'
+        "echo $!\n"
+    )
+    submit.chmod(0o755)
+    words = ["--executor", "cluster-generic", "--jobs", "2", "--latency-wait", "10"]
+    return [*words, "--cluster-generic-submit-cmd", str(submit)]
+
+
 @needs_snakemake
-def test_a_killed_run_goes_on_and_ends_in_a_manifest(place):
-    """A LoRA by the workflow; everything is killed in the middle of it."""
+def test_a_killed_run_goes_on_elsewhere_and_ends_in_a_manifest(place, tmp_path):
+    """A LoRA by the workflow; all is killed in the middle, and a job with nothing of this shell goes on."""
     path = zoo.file_of("dog #2", place / "data" / "loras")
-    targets = [str(path), "--rerun-triggers", "mtime", "--quiet", "all"]
-    process = snakemake(place, *targets)
+    targets = [str(path), "--rerun-triggers", "mtime"]
+    process = snakemake(place, *targets, "--quiet", "all")
     deadline = time.monotonic() + 600
     while not list(place.rglob("*.lock")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     time.sleep(1)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
+    assert not path.exists()
     finished(snakemake(place, "--unlock"))
-    finished(snakemake(place, *targets, "--rerun-incomplete"))
-    assert path.is_file()
+    more = elsewhere(tmp_path) if HAS_CLUSTER else []
+    said = finished(
+        snakemake(
+            place, *targets, "--rerun-incomplete", *more, env={**os.environ, "LORARAR_DATA": "/nowhere"}
+        )
+    )
+    assert path.is_file(), said
     environment = {**os.environ, "LORARAR_DATA": str(place / "data"), "PYTHONPATH": str(ROOT)}
     for step in ("gather", "check"):
         command = [sys.executable, "-m", "lorarar.cli", "manifest", step]
         assert subprocess.run(command, cwd=place, env=environment).returncode == 0
     found = json.loads((place / "data" / "manifest.json").read_text())["artefacts"]
     assert list(found) == ["loras/subjects/dog-2.safetensors"]
-    assert found["loras/subjects/dog-2.safetensors"]["command"].startswith(
-        "lorarar zoo train --names 'dog #2'"
-    )
-    assert "Nothing to be done" in finished(snakemake(place, *targets[:-2]))
-
-
-@pytest.mark.skipif(
-    not (HAS_SNAKEMAKE and HAS_CLUSTER), reason="needs Snakemake and its cluster-generic executor plugin"
-)
-def test_a_job_runs_elsewhere_with_nothing_of_this_shell(place, tmp_path):
-    """Submitted as to a cluster: a job starts in an empty environment, another home and another session."""
-    submit = tmp_path / "submit"
-    submit.write_text(
-        "#!/bin/sh\n"
-        f"mkdir -p {tmp_path}/home\n"
-        f"cd / && env -i HOME={tmp_path}/home PATH=/usr/bin:/bin OMP_NUM_THREADS=1 "
-        f'setsid sh "$1" > {tmp_path}/log 2>&1 < /dev/null &\n'
-        "echo $!\n"
-    )
-    submit.chmod(0o755)
-    path = zoo.file_of("dog #3", place / "data" / "loras")
-    said = finished(
-        snakemake(
-            place, str(path), "--rerun-triggers", "mtime", "--executor", "cluster-generic", "--jobs", "2",
-            "--cluster-generic-submit-cmd", str(submit), "--latency-wait", "10",
-            env={**os.environ, "LORARAR_DATA": "/nowhere"},
-        )
-    )  # fmt: skip
-    assert path.is_file(), said
-    piece = place / "runs" / "manifest" / "loras--subjects--dog-3.safetensors.json"
-    assert json.loads(piece.read_text())["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    piece = found["loras/subjects/dog-2.safetensors"]
+    assert piece["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert piece["command"].startswith("lorarar zoo train --names 'dog #2'")
+    assert "Nothing to be done" in finished(snakemake(place, *targets))

@@ -1,6 +1,8 @@
 """The book's machinery by itself: facts and statements, claims, exercises, ledger, records, controls."""
 
 import json
+import os
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from lorarar.bookkit import claims, exercises, facts, ledger, records, runs, sources, style
 from lorarar.bookkit.__main__ import main
 from lorarar.bookkit.controls import Control
+from lorarar.bookkit.kernels import can_be_warm
 from lorarar.bookkit.tables import table
 from lorarar.images import GREEN, RED
 from lorarar.records import save_recorded, save_sheet
@@ -167,14 +170,22 @@ def test_a_new_scale_takes_tolerances_and_reasons_of_the_other(tmp_path, monkeyp
     assert found["other"] == {"value": 1, "tolerance": 0, "reason": ""}
 
 
-def test_a_run_is_stale_once_code_or_data_or_scale_change(tmp_path, monkeypatch):
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a chapter of one cell, beside data of its own."""
     monkeypatch.setenv("LORARAR_DATA", str(tmp_path))
-    chapter = tmp_path / "01_x.md"
+    head = "---\nfile_format: mystnb\nkernelspec: {name: python3, language: python}\n---\n\n"
 
     def write(code):
-        chapter.write_text(f"---\nfile_format: mystnb\n---\n\n```{{code-cell}} python3\n{code}\n```\n")
+        chapter = tmp_path / "01_x.md"
+        chapter.write_text(f"{head}```{{code-cell}} python3\n{code}\n```\n")
+        return chapter
 
-    write("1")
+    return write
+
+
+def test_a_run_is_stale_once_code_or_data_or_scale_change(write, tmp_path):
+    chapter = write("1")
     marks = [runs.fingerprint(chapter, "smoke"), runs.fingerprint(chapter, "shoebox")]
     marks.append(runs.fingerprint(chapter, "smoke", seed=1))
     write("2")
@@ -186,6 +197,27 @@ def test_a_run_is_stale_once_code_or_data_or_scale_change(tmp_path, monkeypatch)
     executed.write_text(json.dumps({"metadata": {"lorarar": {"fingerprint": marks[-1]}}}))
     assert runs.is_fresh(executed, marks[-1]) and not runs.is_fresh(executed, marks[0])
     assert not runs.is_fresh(tmp_path / "none.ipynb", marks[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_be_warm(), reason="no kernel is forked here")
+def test_a_warm_kernel_has_the_libraries_and_else_nothing(write, tmp_path, monkeypatch):
+    """No module of the project, an empty folder, its own environment; and an error ends it."""
+    from papermill import PapermillExecutionError
+
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    code = "import json, os, sys\n"
+    code += "found = [[m for m in ('torch', 'diffusers', 'pandas', 'lorarar.lora') if m in sys.modules]]\n"
+    code += "found += [os.listdir(), __name__, os.environ['LORARAR_RUN'], os.getpid()]\n"
+    code += "open(os.environ['LORARAR_DATA'] + '/found', 'w').write(json.dumps(found))\n"
+    ends = {"": nullcontext(), "1 / 0": pytest.raises(PapermillExecutionError, match="ZeroDivisionError")}
+    for end, outcome in ends.items():
+        with outcome:
+            runs.run(write(code + end), "smoke", warm=True)
+        *found, process = json.loads((tmp_path / "found").read_text())
+        assert found == [["torch", "diffusers", "pandas"], [], "__main__", "smoke"]
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
 
 
 def test_recorded_runs_keep_their_provenance(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 RUNS = ROOT / "_build" / "runs"
 
 
+@cache
+def _sha256(path: Path, changed: int) -> str:
+    """Return a file's hash, worked out anew when it was changed: every chapter asks for all files."""
+    return sha256(path)
+
+
 def source_hash(chapter: str = "") -> str:
     """Return a hash of all that decides a chapter's outputs beside its own cells: package, data, versions.
 
@@ -42,7 +49,7 @@ def source_hash(chapter: str = "") -> str:
     data = sorted(path for path in data_folder().rglob("*") if path.is_file())
     mark = hashlib.sha256()
     for path in [*package, *data, ROOT / "constraints.txt"]:
-        mark.update(f"{path.name} {sha256(path)}\n".encode())
+        mark.update(f"{path.name} {_sha256(path, path.stat().st_mtime_ns)}\n".encode())
     return mark.hexdigest()
 
 
@@ -73,13 +80,15 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def run(path: Path, scale: str, seed: int = 0) -> Path:
+def run(path: Path, scale: str, seed: int = 0, warm: bool = False) -> Path:
     """Execute a chapter with papermill, unless this very run is there already.
 
     Args:
         path: the chapter's source.
         scale: name of a `Scale`.
         seed: of the chapter's random numbers.
+        warm: in a kernel that has torch and diffusers imported already (`WarmManager`), where that is
+            possible: it pays from the second chapter on.
 
     Returns:
         The executed notebook, ``_build/runs/<scale>/<chapter>.ipynb``. Its metadata ``lorarar`` holds
@@ -90,6 +99,8 @@ def run(path: Path, scale: str, seed: int = 0) -> Path:
     """
     import nbformat
     import papermill
+
+    from lorarar.bookkit.kernels import WarmManager, can_be_warm
 
     find_scale(scale)
     target, mark = RUNS / scale / f"{path.stem}.ipynb", fingerprint(path, scale, seed)
@@ -109,6 +120,7 @@ def run(path: Path, scale: str, seed: int = 0) -> Path:
             progress_bar=False,
             start_timeout=180,
             extra_arguments=["--log-level=50"],  # the kernel's notices about itself
+            **({"kernel_manager_class": WarmManager} if warm and can_be_warm() else {}),
         )
     executed.metadata["lorarar"] = {
         "fingerprint": mark,
