@@ -557,7 +557,6 @@ def test_colab_bootstrap_from_an_empty_folder(tmp_path):
     )
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LORARAR_DATA")}
     given = {"LORARAR_REPOSITORY": f"file://{clone}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    given["PIP_NO_BUILD_ISOLATION"] = "0"  # as pip spells it: no isolation, setuptools is borrowed as well
     done = subprocess.run(
         [str(fresh / "bin" / "python"), "-c", script],
         cwd=place,
