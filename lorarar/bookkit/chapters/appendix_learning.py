@@ -66,7 +66,8 @@ KINDS = {
 
 def recorded(scale: str = "shoebox") -> Facts:
     """Return the numbers from shipped files: the contests on parts, on columns and on LoRAs."""
-    return Facts(_parts(scale), _columns(scale), _loras(scale))
+    parts = _parts, _columns, _loras, _pairs
+    return Facts(*(part(scale) for part in parts))
 
 
 def _parts(scale: str) -> dict[str, float]:
@@ -124,6 +125,16 @@ def _loras(scale: str) -> dict[str, float]:
         lead = leads[f"LoRA.rar, {more} LoRAs", f"LoRA.rar, {fewer} LoRAs"]
         facts |= contests.ends(f"rar_{more}_over_{fewer}", lead)
     return facts
+
+
+def _pairs(scale: str) -> dict[str, float]:
+    rows, leads = contests.means("pairs", scale), contests.leads("pairs", scale)
+    told = ((n, size) for n in NETWORKS for size in SIZES)
+    facts = {f"{contests.key(n)}_pairs_{size}": rows[f"{n}, {size}"].value for n, size in told}
+    for one, other in leads:
+        if other.endswith(" 10") or one.startswith(NETWORKS[0]):
+            facts |= contests.ends(f"{contests.key(one)}_over_{other.split()[-1]}", leads[one, other])
+    return facts | {"plain": constants(scale)["plain sum"].mean()}
 
 
 # ---------------------------------------------------------------- this run
@@ -204,6 +215,13 @@ def statements(facts: Facts) -> dict[str, bool]:
         "Thirty more bring": f.rar_69_over_39_low < 0 < f.rar_69_over_39_high,
         "the network is still behind the table": f.rar_69 > f.table,
         "has nothing to gain": abs(f.invariants_10 - f.invariants_69) < 0.01,
+        "Pairs help up to a hundred and not further": (
+            f.rar_378_over_10_low > 0 and f.rar_378_over_100_low < 0 < f.rar_378_over_100_high
+        ),
+        "has learnt nearly all from ten pairs": f.invariants_378_over_10_low < 0
+        and f.invariants_pairs_10 - min(f.invariants_pairs_30, f.invariants_pairs_100) < 0.03,
+        "it is ahead of the plain sum": f.invariants_pairs_1 < f.plain,
+        "bring LoRA.rar's network down to the table": min(f.rar_pairs_378, f.rar_69) > f.table,
         "hardly alike at all": f.most_alike < 0.15,
         "Every LoRA is a direction of": f.directions > 0.95 * f.learnt,
     }
@@ -238,7 +256,8 @@ def claims(facts: Facts) -> list[Claim]:
             "the summary's first open question",
             f"LoRA.rar's network leaves ρ {f.rar_10:.2f} with 10 LoRAs, {f.rar_39:.2f} with 39 and "
             f"{f.rar_69:.2f} with 69; that reads invariants {f.invariants_10:.2f}, {f.invariants_39:.2f} and "
-            f"{f.invariants_69:.2f}. More than 69 were not tried.",
+            f"{f.invariants_69:.2f}. More than 69 were not tried. From a hundred pairs to all 378 it gains "
+            f"{f.rar_378_over_100:+.3f} ({f.rar_378_over_100_low:+.3f} to {f.rar_378_over_100_high:+.3f}).",
             verdict(False, part=f.rar_39_over_10_low > 0),
         ),
     ]
