@@ -56,6 +56,8 @@ TOLD = (10, 39, 69)
 NETWORKS = "LoRA.rar", "invariants"
 """The networks that were trained on so many, by the first word of their rows."""
 DIAMOND = {"markerfacecolor": "none", "markeredgecolor": look.OTHER, "markersize": 5}
+ALIKE, UNLIKE = "four dogs and a cat, five watercolours", "five classes, five families"
+"""Rows of five subjects and five styles that are alike, and that are not."""
 KINDS = {
     "kin": "of one class or family",
     "one_axis": "two subjects or styles",
@@ -66,7 +68,7 @@ KINDS = {
 
 def recorded(scale: str = "shoebox") -> Facts:
     """Return the numbers from shipped files: the contests on parts, on columns and on LoRAs."""
-    parts = _parts, _columns, _loras, _pairs
+    parts = _parts, _columns, _loras, _pairs, _diversity
     return Facts(*(part(scale) for part in parts))
 
 
@@ -135,6 +137,12 @@ def _pairs(scale: str) -> dict[str, float]:
         if other.endswith(" 10") or one.startswith(NETWORKS[0]):
             facts |= contests.ends(f"{contests.key(one)}_over_{other.split()[-1]}", leads[one, other])
     return facts | {"plain": constants(scale)["plain sum"].mean()}
+
+
+def _diversity(scale: str) -> dict[str, float]:
+    rows, leads = contests.means("diversity", scale), contests.leads("diversity", scale)
+    facts = {"alike": rows[ALIKE].value, "unlike": rows[UNLIKE].value}
+    return facts | contests.ends("unlike_over_alike", leads[UNLIKE, ALIKE])
 
 
 # ---------------------------------------------------------------- this run
@@ -222,6 +230,8 @@ def statements(facts: Facts) -> dict[str, bool]:
         and f.invariants_pairs_10 - min(f.invariants_pairs_30, f.invariants_pairs_100) < 0.03,
         "it is ahead of the plain sum": f.invariants_pairs_1 < f.plain,
         "bring LoRA.rar's network down to the table": min(f.rar_pairs_378, f.rar_69) > f.table,
+        "No difference can be seen": f.unlike_over_alike_low < 0 < f.unlike_over_alike_high
+        and abs(f.unlike_over_alike) < 0.02,
         "hardly alike at all": f.most_alike < 0.15,
         "Every LoRA is a direction of": f.directions > 0.95 * f.learnt,
     }
@@ -257,7 +267,8 @@ def claims(facts: Facts) -> list[Claim]:
             f"LoRA.rar's network leaves ρ {f.rar_10:.2f} with 10 LoRAs, {f.rar_39:.2f} with 39 and "
             f"{f.rar_69:.2f} with 69; that reads invariants {f.invariants_10:.2f}, {f.invariants_39:.2f} and "
             f"{f.invariants_69:.2f}. More than 69 were not tried. From a hundred pairs to all 378 it gains "
-            f"{f.rar_378_over_100:+.3f} ({f.rar_378_over_100_low:+.3f} to {f.rar_378_over_100_high:+.3f}).",
+            f"{f.rar_378_over_100:+.3f} ({f.rar_378_over_100_low:+.3f} to {f.rar_378_over_100_high:+.3f}). Unlike LoRAs gain "
+            f"{f.unlike_over_alike:+.3f} over like ones.",
             verdict(False, part=f.rar_39_over_10_low > 0),
         ),
     ]
