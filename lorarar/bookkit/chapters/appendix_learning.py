@@ -267,8 +267,8 @@ def claims(facts: Facts) -> list[Claim]:
             f"LoRA.rar's network leaves ρ {f.rar_10:.2f} with 10 LoRAs, {f.rar_39:.2f} with 39 and "
             f"{f.rar_69:.2f} with 69; that reads invariants {f.invariants_10:.2f}, {f.invariants_39:.2f} and "
             f"{f.invariants_69:.2f}. More than 69 were not tried. From a hundred pairs to all 378 it gains "
-            f"{f.rar_378_over_100:+.3f} ({f.rar_378_over_100_low:+.3f} to {f.rar_378_over_100_high:+.3f}). Unlike LoRAs gain "
-            f"{f.unlike_over_alike:+.3f} over like ones.",
+            f"{f.rar_378_over_100:+.3f} ({f.rar_378_over_100_low:+.3f} to {f.rar_378_over_100_high:+.3f}). "
+            f"Unlike LoRAs gain {f.unlike_over_alike:+.3f} over like ones.",
             verdict(False, part=f.rar_39_over_10_low > 0),
         ),
     ]
