@@ -72,6 +72,15 @@ def test_by_columns_it_is_the_least_squares_answer_of_that_form():
     assert dense(far) == pytest.approx(average, rel=1e-4, abs=1e-5)
 
 
+def test_by_columns_layers_without_an_update_and_a_second_answer():
+    untrained = LoRA({LAYER: (torch.zeros(7, 3), factors(0)[LAYER][1])})
+    inputs = {LAYER: moment(given(2))}, {LAYER: moment(given(3))}
+    assert not dense(regmean(untrained, untrained, inputs, columns=True)).any()
+    assert dense(regmean(untrained, factors(1), inputs, columns=True)).isfinite().all()
+    with pytest.raises(LoRAError, match="give one of them"):
+        regmean(factors(0), factors(1), inputs, columns=True, fusion_steps=3)
+
+
 def test_inputs_that_never_meet_let_both_keep_their_answers():
     content, style = factors(0), factors(1)
     x_c, x_s = given(2), given(3)

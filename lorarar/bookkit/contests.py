@@ -35,9 +35,10 @@ def key(row: str) -> str:
     return re.sub(r"\W+", "_", row.lower().replace("lora.rar", "rar")).strip("_")
 
 
-def ends(name: str, entry: Sequence[float]) -> dict[str, float]:
-    """Return a value with the ends of its interval as facts."""
-    return {f"{name}{end}": value for end, value in zip(ENDS, entry, strict=True)}
+def ends(name: str, entry: Sequence[float], times: float = 1) -> dict[str, float]:
+    """Return a value with the ends of its interval as facts, times 100 for points, times -1 turned round."""
+    value, *around = (times * number for number in entry)
+    return dict(zip((f"{name}{end}" for end in ENDS), (value, *sorted(around)), strict=True))
 
 
 def hues(rows: Iterable[str]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def lead_of_ziplora(scale: str = "shoebox") -> dict[str, float]:
 
 def _lead(name: str, gaps: np.ndarray) -> dict[str, float]:
     """Return the mean of differences of shares, (subjects, styles), in points, with its ends, as facts."""
-    return contests.ends(name, [100 * end for end in crossed(gaps)])
+    return contests.ends(name, crossed(gaps), 100)
 
 
 def rows_table(scale: str = "shoebox") -> Styler:

@@ -34,8 +34,7 @@ def facts(scale: str = "shoebox") -> Facts:
     found = {f"variant_{key}": rows[row].value for row, key in ROWS.items()}
     for key, question in ASKED.items():
         found |= contests.ends(f"variant_by_{key}", leads[question])
-    value, low, high = (-end for end in leads[COSINE, OURS])
-    found |= contests.ends("variant_costs", (value, high, low))
+    found |= contests.ends("variant_costs", leads[COSINE, OURS], -1)
     averaged = rows[f"{RELEASED}, averaged"].value
     ahead = [row for row, entry in rows.items() if entry.value < averaged]
     return Facts(found, {"variant_averaged": averaged, "variant_ahead": len(ahead)})

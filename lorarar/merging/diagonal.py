@@ -19,6 +19,8 @@ from lorarar.lora import Pair
 
 JITTER = 1e-9
 """Share of the mean diagonal by which two columns that are parallel, or zero, still have one answer."""
+TINY = torch.finfo(torch.float64).tiny
+"""The same where neither LoRA has learnt anything, and the mean is zero."""
 
 
 def best_columns(pairs: Sequence[Pair], moments: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -35,6 +37,6 @@ def best_columns(pairs: Sequence[Pair], moments: tuple[Tensor, Tensor]) -> tuple
     system = torch.cat([torch.cat([gram * both for gram in row], 1) for row in grams])
     # On its own inputs the merge should answer as ΔW_j does: a side's moment goes with that side's update.
     wanted = torch.cat([sum((row[j] * moments[j]).sum(1) for j in (0, 1)) for row in grams])
-    system.diagonal().add_(JITTER * system.diagonal().mean())
+    system.diagonal().add_((JITTER * system.diagonal().mean()).clamp_min(TINY))
     found = torch.cholesky_solve(wanted[:, None], torch.linalg.cholesky(system))[:, 0]
     return found[: len(both)], found[len(both) :]

@@ -64,6 +64,8 @@ def regmean(
         LoRAError: an option is out of range, no layer has moments of both sides, or moments of another size.
     """
     o = checked(options, changes)
+    if o.columns and o.fusion_steps is not None:
+        raise LoRAError("columns and fusion_steps are two answers to one question: give one of them")
     content, style = alike(content, style)
     shared = matching(content, style)
     known = {layer for layer in shared if layer in inputs[0] and layer in inputs[1]}

@@ -70,7 +70,7 @@ def recorded(scale: str = "shoebox") -> Facts:
         "sight": ("RegMean", "sum at 0.7"),
         "sight_zip": ("LoRA.rar, converged", "ZipLoRA"),
     }.items():
-        facts |= contests.ends(f"koala_{key}", [100 * end for end in seen[asked]])
+        facts |= contests.ends(f"koala_{key}", seen[asked], 100)
     facts["koala_first"] = max(of[0].mean() for of in contests.pairs("koala", scale).values())
     other = contests.means("sd15_rho", scale)
     facts |= {f"sd15_{ROWS[row]}": other[row].value for row in ROWS if row in other}

@@ -1,4 +1,4 @@
-"""The appendix on what a network learns: which parts, from which columns, and from how many LoRAs."""
+"""The appendix on what a network learns: which parts, from which columns, from how many LoRAs and pairs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ KINDS = {
 
 
 def recorded(scale: str = "shoebox") -> Facts:
-    """Return the numbers from shipped files: the contests on parts, on columns and on LoRAs."""
+    """Return the numbers from shipped files: the contests on parts, columns, LoRAs and pairs."""
     parts = _parts, _columns, _loras, _pairs, _diversity
     return Facts(*(part(scale) for part in parts))
 
@@ -83,7 +83,7 @@ def _parts(scale: str) -> dict[str, float]:
     for prefix, contest, unit in (("", "parts_rho", 1), ("seen_", "parts", 100)):
         leads = contests.leads(contest, scale)
         for key, other in (("sum", SUM), ("all", ALL), ("summed", SUMMED)):
-            facts |= contests.ends(f"{prefix}chosen_over_{key}", [unit * x for x in leads[CHOSEN, other]])
+            facts |= contests.ends(f"{prefix}chosen_over_{key}", leads[CHOSEN, other], unit)
     return facts | {
         "sets": len(PAPER),
         "seen_chosen": seen[CHOSEN].value,

@@ -73,15 +73,14 @@ def _split(key: str, scale: str) -> dict[str, float]:
     for short, row in (("sum", "sum at 0.7"), ("place", "place alone, this split")):
         lead = leads[network, row]
         facts |= {f"{key}_over_{short}": 100 * lead.value, f"{key}_over_{short}_least": lead.low}
-    behind = [-100 * end for end in leads[network, "ZipLoRA"]]
-    return facts | contests.ends(f"{key}_behind_zip", (behind[0], behind[2], behind[1]))
+    return facts | contests.ends(f"{key}_behind_zip", leads[network, "ZipLoRA"], -100)
 
 
 def _concepts(scale: str) -> dict[str, float]:
     rows = contests.means("new_concepts", scale)
     facts = {f"new_{key}": rows[row].value for row, key in ROWS.items()}
     leads = contests.leads("new_concepts", scale)
-    facts |= contests.ends("rar_over_zip", [100 * end for end in leads["LoRA.rar, converged", "ZipLoRA"]])
+    facts |= contests.ends("rar_over_zip", leads["LoRA.rar, converged", "ZipLoRA"], 100)
     facts["shipped_over_zip_low"] = leads["LoRA.rar, as shipped", "ZipLoRA"].low
     facts["rar_over_sum_low"] = leads["LoRA.rar, converged", "sum at 0.7"].low
     return facts

@@ -147,8 +147,8 @@ def _contest(scale: str) -> dict[str, float]:
             facts |= contests.ends(f"{contests.key(one)}_{contests.key(other)}", asked["lead"])
         else:
             facts[f"{contests.key(one)}_{contests.key(other)}_low"] = asked["lead"][1]
-    lead, low, high = (facts[f"rar_converged_place_alone{end}"] for end in contests.ENDS)
-    return facts | {"behind_table": -lead, "behind_table_low": -high, "behind_table_high": -low}
+    lead = [facts[f"rar_converged_place_alone{end}"] for end in contests.ENDS]
+    return facts | contests.ends("behind_table", lead, -1)
 
 
 # ---------------------------------------------------------------- numbers of this run

@@ -96,20 +96,19 @@ def _contest(scale: str) -> dict[str, float]:
     facts |= {f"over_{key}_low": leads[OURS, row][1] for row, key in LEADS.items()}
     facts |= contests.ends("over_rar", leads[OURS, NETWORK])
     facts["pictured_low"] = leads["RegMean, pictures", OURS][1]
-    value, low, high = leads[OURS, OPTIMUM]
-    return facts | {"behind_zip": -value, "behind_zip_low": -high, "behind_zip_high": -low}
+    return facts | contests.ends("behind_zip", leads[OURS, OPTIMUM], -1)
 
 
 def _seen(scale: str) -> dict[str, float]:
     """Return what the critic says of the validation pairs, RegMean's and ZipLoRA's from the same noise."""
     run = record(f"inputs_validation{suffix(scale)}")
-    ours = np.array(run["rows"]["ridge 0.1"]["pairs"]).mean(0)
+    rows = contests.pairs("inputs_validation", scale)
+    ours, tuned = rows["ridge 0.1"], rows["sum at 0.7"]
     _, said = experiment("validation", scale)
     best = grid(said["ziplora"].right[:, : len(run["seeds"])], len(run["subjects"]))
-    rows = contests.pairs("inputs_validation", scale)
-    lead = difference(rows["ridge 0.1"][None], rows["sum at 0.7"][None])
+    lead = difference(ours[None], tuned[None])
     facts = {"seen_regmean": ours.mean(), "seen_zip": best.mean(), "seen_pairs": ours.size}
-    return facts | contests.ends("seen_over_sum", [100 * end for end in lead])
+    return facts | contests.ends("seen_over_sum", lead, 100)
 
 
 def _sight(scale: str) -> dict[str, float]:
@@ -118,8 +117,7 @@ def _sight(scale: str) -> dict[str, float]:
     facts = {f"sight_{key}": rows[row].value for row, key in LEADS.items() if row in rows}
     for row in (*LEADS, OPTIMUM):
         if row in rows:
-            lead = [100 * end for end in asked[OURS, row]]
-            facts |= contests.ends(f"sight_over_{LEADS.get(row, 'zip')}", lead)
+            facts |= contests.ends(f"sight_over_{LEADS.get(row, 'zip')}", asked[OURS, row], 100)
     still = asked[TABLE, "sum at 0.7"]
     board = missing_rows.facts(scale)
     facts |= {f"board_zip{end}": board[f"regmean_over_ziplora{end}"] for end in contests.ENDS}
