@@ -207,6 +207,7 @@ def statements(facts: Facts) -> dict[str, bool]:
     f = facts
     return {
         "Output is what counts": f.with_output < -0.03 < 0.03 < f.with_key,
+        "value makes no difference": abs(f.with_value) < 0.005,
         "is among the best": f.place <= 3,
         "not shown ahead of one number": f.chosen_over_sum_low < 0 < f.chosen_over_sum,
         "the worst of all": f.parts_summed > f.worst and f.chosen_over_summed_low > 0.03,
